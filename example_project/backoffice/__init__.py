@@ -1,0 +1,1 @@
+"""The back office itself: customers, their data, money and machines."""

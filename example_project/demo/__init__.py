@@ -1,0 +1,1 @@
+"""`manage.py demo`: the whole story told over real HTTP, with a real server and worker."""

@@ -1,0 +1,112 @@
+"""Who sees which requests in the admin, and what one may do with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.expressions import RawSQL
+from django.utils.translation import gettext as _
+
+from jit_approval import policies, services
+from jit_approval.exceptions import MayNotDecide, SelfApprovalForbidden
+from jit_approval.models import ApprovalRequest, PolicyGroupPermission, PolicyUserPermission
+from jit_approval.querysets import ApprovalRequestQuerySet
+from jit_approval.states import Outcome, Status
+
+VIEW = "jit_approval.view_approvalrequest"
+
+
+def sees_all(user: Any) -> bool:
+    """Tell whether the user sees every request: superusers and holders of the view permission."""
+    return bool(user.has_perm(VIEW))
+
+
+def is_decider(user: Any) -> bool:
+    """Tell whether the user may decide requests of some policy, model-wide or by object permission."""
+    if not user.is_active:
+        return False
+    if user.has_perm(policies.DECIDE):
+        return True
+    alias = policies.database()
+    decide = {"permission__codename": "decide"}
+    by_user = PolicyUserPermission.objects.using(alias).filter(user=user.pk, **decide)
+    by_group = PolicyGroupPermission.objects.using(alias).filter(
+        group__in=user.groups.using(alias), **decide
+    )
+    return by_user.exists() or by_group.exists()
+
+
+def visible_to(user: Any) -> ApprovalRequestQuerySet:
+    """Return what the user may look at: everything, or what is theirs to decide, and what they asked."""
+    requests = ApprovalRequest.objects.using(policies.database())
+    if sees_all(user):
+        return requests
+    # Annotated, not a subquery of `decidable_by`: its SQL names the outer table.
+    authority = RawSQL(  # noqa: S611 - made of table and column names alone
+        policies.authority_of_user_sql(), (user.pk,), output_field=models.IntegerField()
+    )
+    return requests.annotate(_authority=authority).filter(Q(_authority=1) | own(user))
+
+
+def own(user: Any) -> Q:
+    """Return the condition for requests of the user, or of another account of the same person."""
+    return Q(requester=user.pk) | Q(requester_person=policies.person_of(user))
+
+
+def sees_anything(user: Any) -> bool:
+    """Tell whether the inbox is of any use to the user."""
+    return sees_all(user) or is_decider(user) or visible_to(user).exists()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What one user may do with one request now; `why_not` says why nothing can be decided."""
+
+    may_decide: bool = False
+    may_revoke: bool = False
+    may_settle: bool = False
+    why_not: str = ""
+
+
+def options(user: Any, row: ApprovalRequest, *, authority: bool | None = None) -> Options:
+    """Return what the user may do now. It only shapes the page: the services check again.
+
+    `row` carries the database's time (`with_now`). `authority`: over its policy, when already read.
+    """
+    refusal = _refusal(user, row, authority)
+    if row.status == Status.APPROVED and not row.is_overdue(row.now):
+        may_revoke = not refusal or services.stands_behind(user, row)
+        return Options(may_revoke=may_revoke, why_not=_("It has been approved already."))
+    if row.outcome == Outcome.UNKNOWN:
+        why_not = _("Nobody knows whether it ran: no end of the run was recorded.")
+        return Options(may_settle=not refusal, why_not=why_not)
+    why_not = _over(row) or refusal or _has_voted(user, row)
+    return Options(may_decide=not why_not, why_not=why_not)
+
+
+def _over(row: ApprovalRequest) -> str:
+    if row.status == Status.EXPIRED or row.is_overdue(row.now):
+        return _("The time for this is over.")
+    if row.status != Status.PENDING:
+        return _("It has been decided already: %(status)s.") % {"status": row.get_status_display()}
+    return ""
+
+
+def _refusal(user: Any, row: ApprovalRequest, authority: bool | None) -> str:
+    try:
+        policies.ensure_may_decide(user, row, authority=authority)
+    except SelfApprovalForbidden:
+        return _("This is your own call. Somebody else has to decide it.")
+    except MayNotDecide:
+        return _("You are not among the deciders of this request.")
+    return ""
+
+
+def _has_voted(user: Any, row: ApprovalRequest) -> str:
+    person = policies.person_of(user)
+    if any(decision.person == person for decision in row.decisions.all()):
+        return _("You have given your decision. Others have yet to give theirs.")
+    return ""

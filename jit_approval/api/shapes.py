@@ -1,0 +1,86 @@
+"""An approval request as JSON. Times are UTC with `Z`; the status is what holds now, whatever was written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jit_approval.models import ApprovalRequest
+from jit_approval.problems import timestamp
+from jit_approval.states import OPEN, Status
+
+_NEXT = {
+    Status.PENDING: "wait",
+    Status.APPROVED: "repeat_call",
+    Status.EXPIRED: "ask_again",
+    Status.CANCELLED: "ask_again",
+    Status.REVOKED: "ask_again",
+    Status.REJECTED: "none",
+    Status.CONSUMED: "none",
+}
+"""What the requester's client does: poll on; repeat the identical call; repeat it without `Approval-Id`,
+which opens a new request; nothing."""
+
+
+def status_now(approval_request: ApprovalRequest) -> Status:
+    """Return the status by the database clock: past its deadline an open request is expired, swept or not.
+
+    The row must have been read `with_now()`.
+    """
+    status = Status(approval_request.status)
+    late = status in OPEN and approval_request.is_overdue(approval_request.now)
+    return Status.EXPIRED if late else status
+
+
+def summary(approval_request: ApprovalRequest) -> dict[str, Any]:
+    """Return one entry of a list: everything but what may be long."""
+    row, status = approval_request, status_now(approval_request)
+    return {
+        "id": str(row.pk),
+        "status": status.value,
+        "outcome": row.outcome or None,
+        "action": row.action,
+        "policy": row.policy_slug or None,
+        "requester": row.requester_label,
+        "reason": row.reason,
+        "method": row.method,
+        "path": row.path,
+        "object": _object(row),
+        "match_code": row.match_code,
+        "created_at": timestamp(row.created_at),
+        "decide_by": timestamp(row.decide_by),
+        "usable_until": timestamp(row.usable_until) if row.usable_until else None,
+        # The deadline in force; null once there is nothing left to miss.
+        "expires_at": timestamp(row.due_at) if status in OPEN and row.due_at else None,
+        "approvals_required": row.required_approvals,
+        "approvals_given": row.approvals_given,
+        "decisions": _decisions(row),
+        "next": _NEXT[status],
+    }
+
+
+def full(approval_request: ApprovalRequest) -> dict[str, Any]:
+    """Return all there is to read: the summary, the redacted preview of the payload and the context."""
+    return {
+        **summary(approval_request),
+        "payload": approval_request.payload,
+        "payload_truncated": approval_request.payload_truncated,
+        "context": approval_request.context,
+    }
+
+
+def _object(row: ApprovalRequest) -> dict[str, str] | None:
+    if not row.object_model:
+        return None
+    return {"model": row.object_model, "pk": row.object_pk, "label": row.object_label}
+
+
+def _decisions(row: ApprovalRequest) -> list[dict[str, str]]:
+    return [
+        {
+            "by": decision.decider_label,
+            "verdict": decision.verdict,
+            "comment": decision.comment,
+            "at": timestamp(decision.created_at),
+        }
+        for decision in row.decisions.all()
+    ]

@@ -1,0 +1,95 @@
+"""Build the next event of a request's hash chain, and check a chain."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from jit_approval.models import ApprovalRequest, AuditEvent
+
+
+def canonical(body: Mapping[str, Any]) -> str:
+    """Return `body` as canonical JSON (RFC 8785).
+
+    Only objects, arrays, strings, integers, booleans and null with ASCII keys, for which the standard
+    library's sorted output is the canonical form; floats, whose form differs, are refused.
+    """
+    _refuse_floats(body)
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _refuse_floats(value: Any) -> None:
+    if isinstance(value, float):
+        raise TypeError("an audit body holds no floats")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not (isinstance(key, str) and key.isascii()):
+                raise TypeError(f"an audit body's keys are ASCII strings, not {key!r}")
+            _refuse_floats(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_floats(item)
+
+
+def digest(previous_hash: str, body: str) -> str:
+    """Return the hex SHA-256 that chains `body` to the event before it."""
+    return hashlib.sha256(f"{previous_hash}\n{body}".encode()).hexdigest()
+
+
+def next_event(
+    approval_request: ApprovalRequest,
+    kind: str,
+    *,
+    at: datetime,
+    by: Any = None,
+    source: str = "",
+    target: str = "",
+    data: Mapping[str, Any] | None = None,
+) -> AuditEvent:
+    """Return the unsaved event that follows the request's head. `by` is None for the system itself."""
+    sequence = approval_request.audit_seq + 1
+    label = str(by.get_username()) if by is not None else ""
+    body = canonical(
+        {
+            "v": 1,
+            "request": str(approval_request.pk),
+            "sequence": sequence,
+            "kind": kind,
+            "at": at.astimezone(UTC).isoformat(timespec="microseconds"),
+            "by": {"pk": str(by.pk), "label": label} if by is not None else None,
+            "from": source,
+            "to": target,
+            "data": dict(data or {}),
+        }
+    )
+    return AuditEvent(
+        approval_request_id=approval_request.pk,
+        sequence=sequence,
+        kind=kind,
+        at=at,
+        actor_id=getattr(by, "pk", None),
+        actor_label=label,
+        source=source,
+        target=target,
+        body=body,
+        previous_hash=approval_request.audit_head,
+        hash=digest(approval_request.audit_head, body),
+    )
+
+
+def first_broken(events: Iterable[AuditEvent]) -> AuditEvent | None:
+    """Return the first event, in order, that does not follow from the one before; None when all do."""
+    previous = ""
+    for number, event in enumerate(events, start=1):
+        sound = (
+            event.sequence == number
+            and event.previous_hash == previous
+            and event.hash == digest(previous, event.body)
+        )
+        if not sound:
+            return event
+        previous = event.hash
+    return None

@@ -1,0 +1,62 @@
+"""One API call as plain data: what is bound, what is shown, who stands behind it. No HTTP objects here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Digests that tie an approval to one call. All hex, all keyed (see `fingerprint`)."""
+
+    fingerprint: str
+    parts: Mapping[str, str]
+    state_digest: str
+    state_parts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the decider sees: escaped, redacted, capped. Never what is executed."""
+
+    method: str
+    path: str
+    object_label: str = ""
+    object_model: str = ""
+    object_pk: str = ""
+    payload: str = ""
+    payload_truncated: bool = False
+    context: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    ip: str = ""
+    user_agent: str = ""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A live call that somebody wants to make now."""
+
+    action: str
+    requester: Any
+    persons: tuple[str, ...]
+    credential: str
+    bound: Bound
+    shown: Shown
+    idempotent: bool = False
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what terms a call is held: from a policy, or from the settings when none matches."""
+
+    policy_id: int | None
+    policy_slug: str
+    policy_version: int
+    required_approvals: int
+    decide_within: timedelta
+    usable_within: timedelta
+    rejection_cooldown: timedelta
+    require_reason: bool = False

@@ -1,0 +1,63 @@
+"""System checks: what would leave a call ungated, unanswerable or undone is said at start-up.
+
+| id | what |
+|---|---|
+| jit_approval.E001 | the gate is an operand of `&`, `|` or `~` |
+| jit_approval.E002 | `approval_methods` is no list, or names what cannot be gated |
+| jit_approval.E003 | `approval_action` stands on a whole ViewSet |
+| jit_approval.E004 | a gated handler is async |
+| jit_approval.E005 | gated views under ATOMIC_REQUESTS without the middleware |
+| jit_approval.E006 | under ATOMIC_REQUESTS a gated view keeps its transaction: it overrides `get_permissions` |
+| jit_approval.E007 | a gated detail route whose object cannot be loaded |
+| jit_approval.E008 | `USE_TZ` is off |
+| jit_approval.E009 | `JIT_APPROVAL` is malformed |
+| jit_approval.E010 | a value in `JIT_APPROVAL` is unsafe, or leads nowhere |
+| jit_approval.E011 | the database is of an unsupported kind |
+| jit_approval.E012 | tables that are read together are routed to different databases |
+| jit_approval.E013 | the user model lacks what deciders are found by |
+| jit_approval.W001 | SQLite without `transaction_mode` IMMEDIATE |
+| jit_approval.W002 | no `BASE_URL`: messages carry no links (`check --deploy`) |
+
+None of them queries a database. What they look at is imported when they run, not when they are registered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.checks import CheckMessage, Tags, register
+
+TAG = "jit_approval"
+
+
+def register_all() -> None:
+    """Register every check: with Django's own tags, and all under `check --tag jit_approval`."""
+    register(_views, Tags.urls, TAG)
+    register(_settings, Tags.security, TAG)
+    register(_deployment, Tags.security, TAG, deploy=True)
+    # Not Tags.database, which only `check --database` runs: these look at settings, not at data.
+    register(_databases, TAG)
+
+
+def _views(**_: Any) -> list[CheckMessage]:
+    from jit_approval.checks import views
+
+    return views.check()
+
+
+def _settings(**_: Any) -> list[CheckMessage]:
+    from jit_approval.checks import config
+
+    return config.check()
+
+
+def _deployment(**_: Any) -> list[CheckMessage]:
+    from jit_approval.checks import config
+
+    return config.check_deployment()
+
+
+def _databases(**_: Any) -> list[CheckMessage]:
+    from jit_approval.checks import databases
+
+    return databases.check()

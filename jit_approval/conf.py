@@ -1,0 +1,182 @@
+"""The settings dict `JIT_APPROVAL`, read lazily into one typed object. Nothing else reads it.
+
+Durations are `datetime.timedelta`; numbers of seconds are accepted and converted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+MIN_WINDOW = timedelta(seconds=1)
+MAX_WINDOW = timedelta(days=30)
+MAX_WAIT = timedelta(days=365)
+MAX_APPROVALS = 1000
+
+
+@dataclass(frozen=True)
+class Rate:
+    """At most `count` in `period`. Written as `"100/hour"`: second, minute, hour or day."""
+
+    count: int
+    period: timedelta
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a project may set, with what holds when it does not."""
+
+    # Terms of a call that no policy matches.
+    DECIDE_WITHIN: timedelta = timedelta(minutes=15)
+    USABLE_WITHIN: timedelta = timedelta(minutes=5)
+    REQUIRED_APPROVALS: int = 1
+    REQUIRE_REASON: bool = False
+    REJECTION_COOLDOWN: timedelta = timedelta(minutes=5)
+
+    # Limits on what a caller can make approvers and the database bear.
+    MAX_OPEN_PER_REQUESTER: int = 20
+    OPENINGS_PER_REQUESTER: Rate = Rate(100, timedelta(hours=1))
+    OPENINGS_PER_POLICY: Rate = Rate(1000, timedelta(hours=1))
+    MAX_BODY_BYTES: int = 1024 * 1024
+    MAX_REASON_LENGTH: int = 500
+    MAX_JSON_DEPTH: int = 32
+
+    # What a decider is shown.
+    REDACT_KEYS: tuple[str, ...] = ()
+    MAX_PREVIEW_CHARS: int = 16 * 1024
+
+    # What an approval is bound to.
+    BIND_HOST: bool = True
+    BOUND_HEADERS: tuple[str, ...] = ()
+    FINGERPRINT_KEY: str = field(default="", repr=False)
+
+    # Who stands behind an account: a lookup path on the user model, and a dotted path to a
+    # callable(request) -> iterable of further persons behind this call.
+    PERSON_KEY: str = "pk"
+    REQUEST_PERSONS: str = ""
+
+    # Answers and messages.
+    POLL_INTERVAL: int = 5
+    BASE_URL: str = ""
+    FROM_EMAIL: str = ""
+    # A run that has recorded no end for this long is `unknown`.
+    RUN_LIMIT: timedelta = timedelta(minutes=15)
+
+    @property
+    def fingerprint_key(self) -> bytes:
+        """The key under which fingerprints are stored; changing it only makes open calls be held anew."""
+        secret = self.FINGERPRINT_KEY or settings.SECRET_KEY
+        material = secret if isinstance(secret, bytes) else secret.encode()
+        return hashlib.sha256(b"jit_approval.fingerprint\0" + material).digest()
+
+
+_PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_WINDOWS = ("DECIDE_WITHIN", "USABLE_WITHIN")
+_AT_LEAST_ONE = (
+    "REQUIRED_APPROVALS",
+    "MAX_OPEN_PER_REQUESTER",
+    "MAX_BODY_BYTES",
+    "MAX_REASON_LENGTH",
+    "MAX_JSON_DEPTH",
+    "MAX_PREVIEW_CHARS",
+    "POLL_INTERVAL",
+)
+
+
+@cache
+def _load() -> Settings:
+    raw = getattr(settings, "JIT_APPROVAL", {})
+    if not isinstance(raw, dict):
+        raise ImproperlyConfigured("JIT_APPROVAL must be a dict.")
+    known = {entry.name: entry for entry in fields(Settings)}
+    values: dict[str, Any] = {}
+    for name, value in raw.items():
+        if name not in known:
+            raise ImproperlyConfigured(f"JIT_APPROVAL has no setting {name!r}.")
+        values[name] = _typed(name, value, known[name].default)
+    loaded = Settings(**values)
+    _validate(loaded)
+    return loaded
+
+
+def _typed(name: str, value: Any, default: Any) -> Any:
+    """Return `value` as the type of `default`; anything else is a mistake worth stopping for."""
+    convert = {timedelta: _duration, Rate: _rate, tuple: _strings}.get(type(default), _same)
+    try:
+        return convert(value, type(default))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ImproperlyConfigured(f"JIT_APPROVAL[{name!r}]: {error}") from None
+
+
+def _same(value: Any, kind: type) -> Any:
+    # A bool is an int to Python, and True approvals is not a number of approvals.
+    if type(value) is not kind:
+        raise TypeError(f"expected {kind.__name__}, not {value!r}")
+    return value
+
+
+def _duration(value: Any, _kind: type) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"expected a timedelta or a number of seconds, not {value!r}")
+    return timedelta(seconds=value)
+
+
+def _rate(value: Any, _kind: type) -> Rate:
+    if isinstance(value, Rate):
+        if value.count < 1 or value.period < MIN_WINDOW:
+            raise ValueError(f"expected a rate of one or more in a second or more, not {value!r}")
+        return value
+    count, _, period = str(value).partition("/")
+    if not count.isdecimal() or period not in _PERIODS or int(count) < 1:
+        raise ValueError(f"expected a rate such as '100/hour', not {value!r}")
+    return Rate(int(count), timedelta(seconds=_PERIODS[period]))
+
+
+def _strings(value: Any, _kind: type) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(item, str) and item for item in value):
+        raise TypeError(f"expected a list of strings, none empty, not {value!r}")
+    return tuple(value)
+
+
+def _validate(loaded: Settings) -> None:
+    for name in _AT_LEAST_ONE:
+        if getattr(loaded, name) < 1:
+            raise ImproperlyConfigured(f"JIT_APPROVAL[{name!r}] must be at least 1.")
+    for name in _WINDOWS:
+        if not MIN_WINDOW <= getattr(loaded, name) <= MAX_WINDOW:
+            raise ImproperlyConfigured(
+                f"JIT_APPROVAL[{name!r}] must lie between 1 second and 30 days."
+            )
+    for name in ("REJECTION_COOLDOWN", "RUN_LIMIT"):
+        if not timedelta(0) <= getattr(loaded, name) <= MAX_WAIT:
+            raise ImproperlyConfigured(f"JIT_APPROVAL[{name!r}] must lie between 0 and 365 days.")
+    if loaded.REQUIRED_APPROVALS > MAX_APPROVALS:
+        raise ImproperlyConfigured(
+            f"JIT_APPROVAL['REQUIRED_APPROVALS'] must be at most {MAX_APPROVALS}."
+        )
+
+
+def get() -> Settings:
+    """Return the settings in force.
+
+    Raises:
+        ImproperlyConfigured: a value is unknown, of the wrong type or out of range.
+    """
+    return _load()
+
+
+def _forget(*, setting: str, **_: Any) -> None:
+    if setting == "JIT_APPROVAL":
+        _load.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="jit_approval.conf")

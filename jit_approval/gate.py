@@ -1,0 +1,371 @@
+"""The gate: tells a live call from a probe, lets others refuse first, then holds the call or lets it run."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from django.contrib.auth import get_user_model
+from django.db import Error, IntegrityError, connections, router, transaction
+from django.http import Http404
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from jit_approval import fingerprint, gated, handlers, policies, problems, services
+from jit_approval.calls import Call
+from jit_approval.capture import capture, parts_without_object
+from jit_approval.exceptions import ApprovalError, CoolingDown, IllegalTransition, NotDurable
+from jit_approval.models import ApprovalPolicy, ApprovalRequest
+from jit_approval.permissions import RequiresApproval
+from jit_approval.states import Outcome, Status
+
+logger = logging.getLogger(__name__)
+
+_VERDICT = "_jit_approval_verdict"
+_DECIDING = "_jit_approval_deciding"
+_SPENT = "_jit_approval_spent"
+_UNSETTLED = (Outcome.RUNNING, Outcome.UNKNOWN)
+# A lost race is looked at again; one that goes on being lost is closed.
+_TRIES = 5
+
+
+def check(request: Request, view: APIView, *, by_policy_only: bool = False) -> bool:
+    """Return True if this call may run now; see `RequiresApproval` for what is raised otherwise."""
+    gated.ensure_drf(request, view)
+    method = gated.effective_method(request)
+    try:
+        gated.ensure_by_itself(view)
+        if not gated.is_gated(view, method):
+            handlers.let_through(request, view, method)
+            return True
+        return _check_gated(request, view, method, by_policy_only)
+    except Exception:
+        # A view that swallows this, or answers it by trying again, must not run on it.
+        handlers.disarm(view, method)
+        raise
+
+
+def _check_gated(request: Request, view: APIView, method: str, by_policy_only: bool) -> bool:
+    if gated.is_probe(request, view):
+        return _answer_probe(view, method)
+    if not gated.is_implemented(view, method):
+        return _answer_unimplemented(request, view, method, by_policy_only)
+    if _remembered(request, view):
+        return True
+    if vars(request).get(_DECIDING) is view:
+        handlers.disarm(view, method)  # until the outer question is answered
+        return True
+    return _decide(request, view, method, by_policy_only)
+
+
+def _answer_probe(view: APIView, method: str) -> bool:
+    """Say yes to "may I show a form?", and make sure that nothing can run on that answer."""
+    handlers.disarm(view, method)
+    return method not in ("GET", "HEAD")  # AdminRenderer calls `view.get()` right after it asked
+
+
+def _answer_unimplemented(
+    request: Request, view: APIView, method: str, by_policy_only: bool
+) -> bool:
+    """Let DRF answer 405. A view that does its work there instead does it only where no policy names it."""
+    if by_policy_only and gated.is_catch_all(view):
+        with _closed_on_error():
+            if policies.match(gated.action_label(view, method)) is None:
+                handlers.let_through(request, view, method)
+                return True
+    handlers.disarm_all(view)
+    return True
+
+
+def _decide(request: Request, view: APIView, method: str, by_policy_only: bool) -> bool:
+    with _closed_on_error():
+        action = gated.action_label(view, method)
+        policy = policies.match(action) if by_policy_only else None
+        if by_policy_only and policy is None:
+            handlers.let_through(request, view, method)
+            return True
+        _ensure_outside_transactions()
+        with _deciding(request, view):
+            _let_others_refuse_first(request, view)
+            _ensure_principal(request, view)
+            handlers.ensure_sync(view, method)
+            try:
+                obj = _load_object(view)
+            except Http404:
+                _answer_if_used(request, view, action, method)
+                raise
+        call = capture(request, view, action=action, method=method, obj=obj)
+        attempt = _Attempt(request, call, policy)
+        grant = attempt.settle()
+    vars(request)[_VERDICT] = _key(request, view)
+    handlers.arm(request, view, method, grant)
+    return True
+
+
+@contextmanager
+def _closed_on_error() -> Iterator[None]:
+    """Turn what went wrong before the handler started into an answer that says that nothing ran."""
+    try:
+        yield
+    except NotDurable as error:
+        logger.error("A gated call was refused: %s See docs/deploy.md, ATOMIC_REQUESTS.", error)
+        raise problems.unavailable() from error
+    except ApprovalError as error:
+        raise problems.from_error(error) from error
+    except Error as error:
+        logger.exception("A gated call was refused: the database failed.")
+        raise problems.unavailable() from error
+
+
+# --- before the call is looked at ------------------------------------------------------------------------
+
+
+def _ensure_outside_transactions() -> None:
+    """Refuse to decide inside a transaction that a later error, or DRF's set_rollback(), undoes."""
+    services.ensure_durable(policies.database())
+    for connection in connections.all(initialized_only=True):
+        if connection.settings_dict["ATOMIC_REQUESTS"]:
+            services.ensure_durable(connection.alias)
+
+
+def _let_others_refuse_first(request: Request, view: APIView) -> None:
+    """Ask the permissions that DRF has not asked yet, then the throttles, which it asks too late."""
+    for permission in _not_asked_yet(view):
+        if not permission.has_permission(request, view):
+            view.permission_denied(
+                request,
+                message=getattr(permission, "message", None),
+                code=getattr(permission, "code", None),
+            )
+    view.check_throttles(request)
+    view.check_throttles = lambda request: None  # type: ignore[method-assign]
+
+
+def _not_asked_yet(view: APIView) -> list[Any]:
+    """Return the other permissions: those after the gate, or all where the view asks in its own way."""
+    permissions = view.get_permissions()
+    for permission in permissions:
+        gated.ensure_not_composed(permission, view)
+    gates = [isinstance(permission, RequiresApproval) for permission in permissions]
+    stock = getattr(view.check_permissions, "__func__", None) is APIView.check_permissions
+    first = gates.index(True) if stock and True in gates else 0
+    return [
+        permission
+        for permission, is_gate in list(zip(permissions, gates, strict=True))[first:]
+        if not is_gate
+    ]
+
+
+def _ensure_principal(request: Request, view: APIView) -> None:
+    """Refuse callers to whom an approval could not be tied."""
+    user = request.user
+    if not getattr(user, "is_authenticated", False):
+        view.permission_denied(request)
+    known = isinstance(user, get_user_model()) and user.pk is not None and not user._state.adding
+    if not known or not user.is_active:
+        raise PermissionDenied("A held call needs a user account behind it.")
+
+
+@contextmanager
+def _deciding(request: Request, view: APIView) -> Iterator[None]:
+    """Mark the request: a permission, or `get_object()`, may ask the gate again about the same view."""
+    vars(request)[_DECIDING] = view
+    try:
+        yield
+    finally:
+        del vars(request)[_DECIDING]
+
+
+def _load_object(view: APIView) -> Any:
+    """Load the object once, so that what is not there, or not the caller's, never reaches an approver.
+
+    In a transaction that is rolled back: looking must leave no trace, and `select_for_update` needs one.
+    """
+    if not gated.is_detail(view):
+        return None
+    with _rolled_back(_object_database(view)):
+        return view.get_object()  # type: ignore[attr-defined]
+
+
+def _answer_if_used(request: Request, view: APIView, action: str, method: str) -> None:
+    """Say `approval_consumed` to the repeat of a call that removed its own object: its answer was lost.
+
+    Only where the call names that request, or carries the Idempotency-Key it was made with.
+    """
+    named = _named(request)
+    if named is None and "HTTP_IDEMPOTENCY_KEY" not in request.META:
+        return
+    where = {"requester": request.user.pk, "status": Status.CONSUMED, "action": action}
+    present = parts_without_object(request, view, action=action, method=method)
+    for row in services.find(where, tail="ORDER BY created_at DESC LIMIT 20"):
+        meant = row.pk == named if named is not None else row.idempotent
+        if meant and fingerprint.differing(row.parts, present) == ["object"]:
+            raise problems.over(row)
+
+
+def _object_database(view: APIView) -> str:
+    queryset = getattr(view, "queryset", None)
+    if queryset is None:
+        return policies.database()
+    return queryset._db or router.db_for_write(queryset.model)
+
+
+@contextmanager
+def _rolled_back(alias: str) -> Iterator[None]:
+    with transaction.atomic(using=alias):
+        yield
+        transaction.set_rollback(True, using=alias)
+
+
+def _key(request: Request, view: APIView) -> tuple[Any, ...]:
+    return (
+        view,
+        request.method,
+        tuple(getattr(view, "args", ())),
+        dict(getattr(view, "kwargs", {})),
+    )
+
+
+def _remembered(request: Request, view: APIView) -> bool:
+    """Tell whether this DRF Request was let through for this view and object already.
+
+    Not kept on the HttpRequest, which an approved outer view hands to an inner one; nor on the view, which a
+    batch sends many requests through.
+    """
+    return bool(vars(request).get(_VERDICT) == _key(request, view))
+
+
+# --- the decision ----------------------------------------------------------------------------------------
+
+
+class _Attempt:
+    """One live call on its way through the gate."""
+
+    def __init__(self, request: Request, call: Call, policy: ApprovalPolicy | None) -> None:
+        self.http = request._request
+        self.call = call
+        self.named = _named(request)
+        self._policy = policy
+        self._matched = policy is not None
+
+    def settle(self) -> ApprovalRequest:
+        """Return the grant that was spent for this call, or raise the answer to it."""
+        for _ in range(_TRIES):
+            try:
+                row = self._find()
+                spent = self._open() if row is None else self._advance(row)
+            except (IllegalTransition, IntegrityError):
+                continue  # somebody else was first: look again
+            if spent is not None:
+                return spent
+        raise problems.unavailable("The request kept changing; nothing ran. Repeat the call.")
+
+    def _find(self) -> ApprovalRequest | None:
+        """Return the request this call is about: the one it names, else the newest for this very call."""
+        theirs = {"requester": self.call.requester.pk}
+        same = services.find(
+            {**theirs, "fingerprint": self.call.bound.fingerprint},
+            tail="ORDER BY created_at DESC LIMIT 3",
+        )
+        newest = next((row for row in same if row.open_key), same[0] if same else None)
+        if self.named is None or (newest is not None and newest.pk == self.named):
+            return newest
+        found = services.find({**theirs, "id": self.named})
+        if not found:
+            raise problems.not_found()
+        named = found[0]
+        if named.fingerprint != self.call.bound.fingerprint:
+            raise problems.mismatch(
+                named, fingerprint.differing(named.parts, self.call.bound.parts)
+            )
+        return named
+
+    def _advance(self, row: ApprovalRequest) -> ApprovalRequest | None:
+        """Do what the request's state asks for. None: done, look again."""
+        if row.open_key is None:
+            self._after(row)
+        if row.is_overdue(row.now):
+            services.expire(row)
+            return None
+        changed = row.state_digest != self.call.bound.state_digest
+        if row.status == Status.PENDING and changed:
+            services.cancel(row, by=None, comment="Superseded: what it is about has changed.")
+            self._forget(row)
+            return None
+        if row.status == Status.PENDING:
+            raise problems.held(row, now=row.now)
+        if changed:
+            self._refuse_stale(row)
+        return self._spend(row)
+
+    def _after(self, row: ApprovalRequest) -> NoReturn:
+        """Answer for a closed request where that is due, else open a new one."""
+        used = row.status == Status.CONSUMED
+        if row.pk == self.named or (used and (row.idempotent or row.outcome in _UNSETTLED)):
+            raise problems.over(row)
+        self._open()
+
+    def _forget(self, row: ApprovalRequest) -> None:
+        """A superseded request is not answered for: the call goes on to a new one."""
+        if row.pk == self.named:
+            self.named = None
+
+    def _refuse_stale(self, row: ApprovalRequest) -> NoReturn:
+        names = fingerprint.differing(row.state_parts, self.call.bound.state_parts)
+        services.revoke(row, by=None, comment=f"The object changed: {', '.join(names)}")
+        raise problems.stale(row, names)
+
+    def _spend(self, row: ApprovalRequest) -> ApprovalRequest | None:
+        if not policies.still_covers(row, policies.terms(self._match())):
+            services.revoke(row, by=None, comment="The policy has changed.")
+            return None
+        # One HTTP request spends one grant, whatever the view does with it.
+        if vars(self.http).setdefault(_SPENT, row.pk) != row.pk:
+            raise problems.held(row, now=row.now, detail=_ONE_EACH)
+        try:
+            return services.consume(
+                row, state_digest=self.call.bound.state_digest, by=self.call.requester
+            )
+        except IllegalTransition:
+            self._revoke_if_votes_are_void(row)
+            raise
+
+    def _revoke_if_votes_are_void(self, row: ApprovalRequest) -> None:
+        """A grant that is unchanged, in time and yet unspendable has lost the votes it rests on."""
+        rows = ApprovalRequest.objects.using(policies.database()).usable()
+        if rows.filter(pk=row.pk, audit_seq=row.audit_seq).exists():
+            services.revoke(row, by=None, comment="Who approved may not decide any more.")
+
+    def _open(self) -> NoReturn:
+        try:
+            row = services.open_request(self.call, policies.terms(self._match()))
+        except CoolingDown as error:
+            rejected = ApprovalRequest.objects.using(policies.database()).get(pk=error.approval_id)
+            same = rejected.fingerprint == self.call.bound.fingerprint
+            raise problems.over(rejected, of_this_call=same) from error
+        raise problems.held(row, now=row.created_at)
+
+    def _match(self) -> ApprovalPolicy | None:
+        if not self._matched:
+            self._policy, self._matched = policies.match(self.call.action), True
+        return self._policy
+
+
+_ONE_EACH = (
+    "Not executed. One HTTP request spends one approval; send this call in a request of its own."
+)
+
+
+def _named(request: Request) -> uuid.UUID | None:
+    """Return the id that the call names, if it names one."""
+    text = request.META.get("HTTP_APPROVAL_ID", "").strip()
+    if not text:
+        return None
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        raise problems.not_found() from None

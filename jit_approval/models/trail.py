@@ -1,0 +1,157 @@
+"""What was decided, what happened, and whom to tell."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models, router
+from django.utils.translation import gettext_lazy as _
+
+from jit_approval.models.request import ApprovalRequest
+from jit_approval.states import Verdict
+
+
+class DecisionManager(models.Manager["Decision"]):
+    """Reads decisions where they are written: `approval_request.decisions` would ask a router's replica."""
+
+    def get_queryset(self) -> models.QuerySet[Decision]:
+        """Return all decisions, in the writing database."""
+        return super().get_queryset().using(router.db_for_write(self.model))
+
+
+class Decision(models.Model):
+    """One person's verdict on one request. Never changed, never withdrawn."""
+
+    approval_request = models.ForeignKey(
+        ApprovalRequest, on_delete=models.PROTECT, related_name="decisions", db_index=False
+    )
+    decider = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("decider"),
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+    )
+    decider_label = models.CharField(_("decider"), max_length=254)
+    person = models.CharField(max_length=254, editable=False)
+    verdict = models.CharField(_("verdict"), max_length=10, choices=Verdict.choices)
+    comment = models.TextField(_("comment"), blank=True)
+    created_at = models.DateTimeField(_("decided at"))
+
+    objects = DecisionManager()
+
+    class Meta:
+        verbose_name = _("decision")
+        verbose_name_plural = _("decisions")
+        ordering = ("created_at", "id")
+        constraints = [
+            # One vote per person; its index also serves a request's votes.
+            models.UniqueConstraint(
+                fields=["approval_request", "person"], name="jit_decision_one_per_person"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        """Return who decided what."""
+        return f"{self.decider_label}: {self.verdict}"
+
+
+class AuditEvent(models.Model):
+    """One thing that happened to a request, chained to the one before by hash.
+
+    `body` is the canonical JSON (RFC 8785) whose SHA-256, after `previous_hash`, is `hash`.
+    """
+
+    approval_request = models.ForeignKey(
+        ApprovalRequest, on_delete=models.PROTECT, related_name="audit_events", db_index=False
+    )
+    sequence = models.PositiveIntegerField(_("number"))
+    kind = models.CharField(_("event"), max_length=32)
+    at = models.DateTimeField(_("at"))
+    actor = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("by"),
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+    )
+    actor_label = models.CharField(_("by"), max_length=254, blank=True)
+    source = models.CharField(_("from"), max_length=10, blank=True)
+    target = models.CharField(_("to"), max_length=10, blank=True)
+    body = models.TextField(_("body"))
+    previous_hash = models.CharField(max_length=64, blank=True)
+    hash = models.CharField(max_length=64)
+
+    class Meta:
+        verbose_name = _("audit event")
+        verbose_name_plural = _("audit events")
+        ordering = ("id",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["approval_request", "sequence"], name="jit_audit_one_per_number"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        """Return the kind and number."""
+        return f"{self.sequence} {self.kind}"
+
+
+class Notification(models.Model):
+    """The outbox. A row without recipient stands for one transition; the worker makes one per recipient."""
+
+    class State(models.TextChoices):
+        """Where a message stands."""
+
+        WAITING = "waiting", _("waiting")
+        SENT = "sent", _("sent")
+        FAILED = "failed", _("failed")
+        # The request moved on before anybody was told, so there was nothing left to tell.
+        DROPPED = "dropped", _("not needed any more")
+
+    class Event(models.TextChoices):
+        """What a message tells."""
+
+        HELD = "held", _("held")
+        DECIDED = "decided", _("decided")
+        EXPIRED = "expired", _("expired")
+        CANCELLED = "cancelled", _("cancelled")
+        REVOKED = "revoked", _("revoked")
+        UNKNOWN = "unknown", _("outcome unknown")
+
+    approval_request = models.ForeignKey(
+        ApprovalRequest, on_delete=models.PROTECT, related_name="notifications", db_index=False
+    )
+    event = models.CharField(_("event"), max_length=10, choices=Event.choices)
+    # "" on the outbox row itself, else the user's primary key.
+    recipient = models.CharField(_("recipient"), max_length=254, blank=True)
+    address = models.CharField(_("address"), max_length=254, blank=True)
+    channel = models.CharField(_("channel"), max_length=20, blank=True)
+    state = models.CharField(
+        _("state"), max_length=10, choices=State.choices, default=State.WAITING
+    )
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    error = models.TextField(_("error"), blank=True)
+    created_at = models.DateTimeField(_("created at"))
+    # Nobody sends before this. Whoever sends moves it on first: that is the claim on the row.
+    next_attempt_at = models.DateTimeField(_("next attempt"))
+    sent_at = models.DateTimeField(_("sent at"), null=True)
+
+    class Meta:
+        verbose_name = _("notification")
+        verbose_name_plural = _("notifications")
+        ordering = ("id",)
+        constraints = [
+            # A doubled task tells nobody twice.
+            models.UniqueConstraint(
+                fields=["approval_request", "event", "recipient", "channel"],
+                name="jit_notification_once",
+            ),
+        ]
+        indexes = [
+            # The sweeper: what is still to be sent.
+            models.Index(fields=["state", "next_attempt_at"], name="jit_notification_waiting"),
+        ]
+
+    def __str__(self) -> str:
+        """Return the event and whom it is for."""
+        return f"{self.event} → {self.recipient or '*'}"

@@ -1,0 +1,1 @@
+"""Telling people. Messages carry facts and a link; they never carry permission."""

@@ -1,0 +1,26 @@
+"""Routes of the status and decision API: `path("approvals/", include("jit_approval.urls"))`.
+
+| name | method | who |
+|---|---|---|
+| `request-list` | GET | own requests; `?role=decider`: those one may decide now; `?status=` |
+| `request-detail` | GET | the requester, who may decide it, who decided it |
+| `request-cancel` | POST | the requester, while it is pending |
+| `request-approve`, `request-reject` | POST | its deciders, while it is pending |
+| `request-revoke` | POST | its deciders and the requester, while the approval is unused |
+"""
+
+from django.urls import path
+
+from jit_approval.api import views
+
+app_name = "jit_approval"
+
+# Ids are `str`, not `uuid`: a malformed one gets the same answer as one that is unknown.
+urlpatterns = [
+    path("", views.RequestListView.as_view(), name="request-list"),
+    path("<str:pk>/", views.RequestDetailView.as_view(), name="request-detail"),
+    path("<str:pk>/cancel/", views.CancelView.as_view(), name="request-cancel"),
+    path("<str:pk>/approve/", views.ApproveView.as_view(), name="request-approve"),
+    path("<str:pk>/reject/", views.RejectView.as_view(), name="request-reject"),
+    path("<str:pk>/revoke/", views.RevokeView.as_view(), name="request-revoke"),
+]

@@ -1,0 +1,1 @@
+"""Tests of jit_approval; the layout mirrors the package."""

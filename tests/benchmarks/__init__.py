@@ -1,0 +1,1 @@
+"""What the gate costs a call: `python -m tests.benchmarks`, explained in docs/benchmarks.md."""

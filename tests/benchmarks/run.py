@@ -1,0 +1,47 @@
+"""One database, in a process of its own: made, measured on, dropped. Writes JSON to standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+NOT_REACHABLE = 3
+"""Exit status where the database cannot be had at all."""
+
+# The ratio to the shape to reach.
+_TARGETS = {"sqlite": 2.6, "postgres": 1.8}
+
+
+def main(database: str, runs: int, rounds: int, pairs: int) -> int:
+    """Measure on `database` and write the rows."""
+    os.environ |= {
+        "DJANGO_SETTINGS_MODULE": "tests.benchmarks.settings",
+        "JIT_TEST_DB": database,
+        "JIT_TEST_DB_SUFFIX": f"benchmark_{os.getpid()}",
+    }
+    import django
+    from django.core.exceptions import ImproperlyConfigured
+    from django.db import Error
+
+    try:
+        django.setup()
+        from django.db import connection
+
+        name = connection.settings_dict["NAME"]
+        connection.creation.create_test_db(verbosity=0, autoclobber=True)
+    except (Error, ImproperlyConfigured) as error:
+        print(str(error).splitlines()[0], file=sys.stderr)
+        return NOT_REACHABLE
+    try:
+        from tests.benchmarks import rows
+
+        found = rows.all_rows(runs=runs, rounds=rounds, pairs=pairs, target=_TARGETS[database])
+    finally:
+        connection.creation.destroy_test_db(name, verbosity=0)
+    json.dump({"database": database, "rows": [row.as_dict() for row in found]}, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], *map(int, sys.argv[2:])))

@@ -1,0 +1,47 @@
+"""Which tests a run includes: nothing is left out without a line in the header saying so."""
+
+from collections.abc import Iterator
+from os import environ
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+
+def _left_out() -> dict[str, str]:
+    """Markers this run does not include, each with what would include it."""
+    reasons = {}
+    if settings.TEST_DB != "postgres":
+        reasons["postgres"] = reasons["race"] = "JIT_TEST_DB=postgres"
+    if environ.get("JIT_TEST_BROWSER") != "1":
+        reasons["browser"] = "JIT_TEST_BROWSER=1"
+    return reasons
+
+
+def pytest_report_header() -> list[str]:
+    """Say on which database the run is, and what it leaves to other runs."""
+    left_out = ", ".join(f"{marker} ({how})" for marker, how in _left_out().items())
+    return [f"jit_approval: on {settings.TEST_DB}; not in this run: {left_out or 'nothing'}"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what needs a service this run was not given."""
+    left_out = _left_out()
+    deselected = [item for item in items if any(map(item.get_closest_marker, left_out))]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item not in set(deselected)]
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """End what other threads and processes left open: PostgreSQL drops no database that is in use."""
+    yield
+    if connection.vendor != "postgresql":
+        return
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )

@@ -1,0 +1,255 @@
+"""The admin in a real Chromium: the countdown, the buttons, a phone, a strict content security policy.
+
+`JIT_TEST_SCREENSHOTS=folder` keeps pictures of the pages, for eyes and for docs/images.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.test import Client
+from guardian.shortcuts import assign_perm
+
+from jit_approval import services
+from jit_approval.models import ApprovalRequest
+from tests import factories
+from tests.test_admin_inbox import INBOX, client_of, page
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+POLICY = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:"
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+TRANSFER = """{
+  "source": "DE-OPS-4411 (Operating account)",
+  "target": "Nordwind Logistik GmbH",
+  "amount": "250000.00",
+  "currency": "EUR",
+  "reference": "INV-2026-118",
+  "iban": "[redacted]"
+}"""
+
+
+@pytest.fixture
+def browser(monkeypatch) -> Iterator[Any]:
+    """A Chromium; playwright's loop makes Django believe that this thread is asynchronous."""
+    api = pytest.importorskip("playwright.sync_api")
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+    with api.sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        launched = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def bob() -> Any:
+    return factories.decider("bob", is_staff=True, first_name="Bob", last_name="Okafor")
+
+
+def open_as(browser: Any, live_server: Any, user: Any, **options: Any) -> Any:
+    """A tab in which the user is logged in and our content security policy is in force."""
+    client: Client = client_of(user)
+    context = browser.new_context(base_url=live_server.url, **options)
+    cookie = client.cookies[settings.SESSION_COOKIE_NAME].value
+    context.add_cookies(
+        [{"name": settings.SESSION_COOKIE_NAME, "value": cookie, "url": live_server.url}]
+    )
+    tab = context.new_page()
+    tab.set_default_timeout(10_000)
+    tab.complaints = []
+    # A 404 is the favicon, which the test project does not have.
+    tab.on(
+        "console",
+        lambda line: (
+            line.type == "error" and "404" not in line.text and tab.complaints.append(line.text)
+        ),
+    )
+    tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
+    return tab
+
+
+def strictly(tab: Any) -> None:
+    """Serve the pages under a policy that allows nothing inline."""
+
+    def add_policy(route: Any) -> None:
+        response = route.fetch(max_redirects=0)
+        headers = {**response.headers, "content-security-policy": POLICY}
+        route.fulfill(response=response, headers=headers)
+
+    tab.route("**/decide/", add_policy)
+
+
+def picture(tab: Any, name: str) -> None:
+    """Keep what is on the screen, where a folder was named."""
+    if folder := os.environ.get("JIT_TEST_SCREENSHOTS"):
+        tab.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def an_office() -> dict[str, ApprovalRequest]:
+    """A believable night: several calls held, one of them half decided."""
+    bob = get_user_model().objects.get(username="bob")
+    carol = factories.decider("carol", is_staff=True, first_name="Carol", last_name="Lindqvist")
+    erin = factories.user("erin", first_name="Erin", last_name="Marsh")
+    deploy = factories.user("deploy-bot")
+    group = Group.objects.create(name="Approvers")
+    group.user_set.add(bob, carol)
+    names = ("Transfers", "Customer data", "Cluster shutdown")
+    found = [factories.policy(name=name, slug=name.lower().replace(" ", "-")) for name in names]
+    for policy in found:
+        assign_perm("jit_approval.decide", group, policy)
+    transfers, customers, clusters = (
+        {"policy_id": policy.pk, "policy_slug": policy.slug, "policy_version": 3}
+        for policy in found
+    )
+    source = {
+        "ip": "203.0.113.24",
+        "user_agent": "backoffice-cli/2.4 (python-httpx/0.28)",
+    }
+    call = _transfer(source)
+    tried = call_held(erin, {**call, "reason": "Invoice 2026-118"}, transfers)
+    services.reject(tried, by=carol, comment="Which invoice line? Please say in the reason.")
+    ApprovalRequest.objects.filter(pk=tried.pk).update(cooldown_until=tried.created_at)
+    held = {
+        "transfer": call_held(erin, call, transfers | {"required_approvals": 2}),
+        "customer": factories.held(
+            erin,
+            action="customers.destroy",
+            path="/api/customers/8123/",
+            object_label="Ada Lindholm (customer 8123)",
+            reason="GDPR erasure request #811, identity checked by support",
+            terms=customers | {"decide_within": timedelta(seconds=100)},
+        ),
+        "cluster": factories.held(
+            deploy,
+            action="clusters.shutdown",
+            method="POST",
+            path="/api/clusters/prod-eu/shutdown/",
+            object_label="prod-eu (214 nodes)",
+            reason="Change CHG-20417: move to the new data centre",
+            terms=clusters | {"required_approvals": 2, "decide_within": timedelta(hours=2)},
+        ),
+        "dataset": factories.held(
+            deploy,
+            action="datasets.destroy",
+            path="/api/datasets/customers-2019/",
+            object_label="customers-2019 (1,204,311 rows)",
+            reason="",
+            terms={"decide_within": timedelta(minutes=40)},
+        ),
+        "used": factories.held(
+            erin, action="customers.export", object_label="Segment: dormant since 2023"
+        ),
+    }
+    services.approve(held["transfer"], by=carol, comment="Checked against the invoice.")
+    services.approve(held["used"], by=carol)
+    return {name: factories.fresh(row) for name, row in held.items()}
+
+
+def _transfer(source: dict[str, str]) -> dict[str, Any]:
+    return {
+        "body": "the transfer",
+        "action": "transfers.create",
+        "method": "POST",
+        "path": "/api/transfers/",
+        "object_label": "250,000.00 EUR to Nordwind Logistik GmbH",
+        "object_model": "backoffice.account",
+        "object_pk": "4411",
+        "payload": TRANSFER,
+        "context": {
+            "Balance before": "1,204,880.15 EUR",
+            "Balance after": "954,880.15 EUR",
+            "Supplier known since": "2019-03-04",
+        },
+        "reason": "Invoice 2026-118, first instalment. Supplier stops delivery at 06:00.",
+        **source,
+    }
+
+
+def call_held(requester: Any, call: dict[str, Any], terms: dict[str, Any]) -> ApprovalRequest:
+    made = replace(factories.call(requester, **call), credential="TokenAuthentication")
+    return services.open_request(made, factories.terms(**terms))
+
+
+def overflows(tab: Any) -> bool:
+    """Whether one has to scroll sideways."""
+    return tab.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_the_screen_and_run_nothing_inline(browser, live_server, bob, size, scheme):
+    held = an_office()
+    width, height = SIZES[size]
+    tab = open_as(
+        browser,
+        live_server,
+        bob,
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,
+    )
+    for name, url in (
+        ("inbox", INBOX),
+        ("decision", page(held["transfer"])),
+        ("urgent", page(held["customer"])),
+        ("approved", page(held["used"])),
+    ):
+        tab.goto(url)
+        picture(tab, f"{name}-{size}-{scheme}")
+        assert not overflows(tab), name
+    tab.goto(INBOX)
+    for box in tab.query_selector_all("input.action-select"):
+        box.check()
+    tab.select_option("select[name=action]", "approve_selected")
+    tab.click("button[name=index]")
+    tab.wait_for_selector(".jit-approve")
+    picture(tab, f"confirm-{size}-{scheme}")
+    assert not overflows(tab)
+    assert tab.complaints == []
+
+
+def test_countdown_counts_and_ends_under_a_strict_policy(browser, live_server, bob) -> None:
+    row = factories.held(terms={"decide_within": timedelta(seconds=4)})
+    tab = open_as(browser, live_server, bob)
+    strictly(tab)
+    tab.goto(page(row))
+    first = tab.inner_text(".jit-clock .jit-left")
+    tab.wait_for_function(
+        "before => document.querySelector('.jit-clock .jit-left').textContent < before", arg=first
+    )
+    tab.wait_for_selector(".jit-clock .jit-over")
+    tab.click("button[value=approve]")
+    tab.wait_for_selector(".errornote")
+    assert "Too late" in tab.inner_text(".errornote")
+    assert not [text for text in tab.complaints if "Content Security Policy" in text]
+
+
+@pytest.mark.parametrize(("button", "status"), [("approve", "approved"), ("reject", "rejected")])
+def test_buttons_decide_without_javascript(browser, live_server, bob, button, status) -> None:
+    row = factories.held()
+    tab = open_as(browser, live_server, bob, java_script_enabled=False)
+    tab.goto(INBOX)
+    tab.click(f"text={row.match_code}")
+    tab.fill("#jit-comment", "Checked.")
+    tab.click(f"button[value={button}]")
+    tab.wait_for_url(f"**{INBOX}")
+    assert factories.fresh(row).status == status
+
+
+def test_markup_from_the_caller_does_not_run(browser, live_server, bob) -> None:
+    evil = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
+    row = factories.held(reason=evil, object_label=evil, payload=evil, context={evil: evil})
+    tab = open_as(browser, live_server, bob)
+    for url in (INBOX, page(row)):
+        tab.goto(url)
+        tab.wait_for_load_state()
+        assert "owned" not in tab.title()
+        assert tab.query_selector("img[src=x]") is None

@@ -1,0 +1,146 @@
+"""Policies in the admin, and the lists that are for reading only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, Permission
+from guardian.shortcuts import assign_perm
+
+from jit_approval.models import ApprovalPolicy, PolicyGroupPermission, PolicyUserPermission
+from tests import factories
+from tests.test_admin_decide import text_of
+from tests.test_admin_inbox import client_of
+
+pytestmark = pytest.mark.django_db
+POLICIES = "/admin/jit_approval/approvalpolicy/"
+USERS, GROUPS = "policyuserpermission_set", "policygrouppermission_set"
+
+
+@pytest.fixture
+def editor() -> Any:
+    """One who may edit policies and nothing else."""
+    made = factories.user("editor", is_staff=True)
+    permissions = Permission.objects.filter(content_type__model="approvalpolicy")
+    made.user_permissions.add(*permissions.exclude(codename="decide"))
+    return made
+
+
+def form(*, users: tuple[Any, ...] = (), groups: tuple[Any, ...] = (), **fields: Any) -> Any:
+    data = {
+        "name": "Customer data",
+        "slug": "customer-data",
+        "enabled": "on",
+        "priority": "100",
+        "actions": "customers.*",
+        "required_approvals": "1",
+        "decide_within": "00:15:00",
+        "usable_within": "00:05:00",
+        "rejection_cooldown": "00:05:00",
+    } | fields
+    for prefix, field, chosen in ((USERS, "user", users), (GROUPS, "group", groups)):
+        data |= {f"{prefix}-TOTAL_FORMS": len(chosen), f"{prefix}-INITIAL_FORMS": 0}
+        data |= {f"{prefix}-{n}-{field}": one.pk for n, one in enumerate(chosen)}
+    return data
+
+
+def test_adding_grants_the_decide_permission_to_users_and_groups(editor) -> None:
+    bob, group = factories.user("bob"), Group.objects.create(name="Approvers")
+    client = client_of(editor)
+    assert client.get(f"{POLICIES}add/").status_code == 200
+    response = client.post(f"{POLICIES}add/", form(users=(bob,), groups=(group,)))
+    assert response.status_code == 302, text_of(response)
+    policy = ApprovalPolicy.objects.get()
+    assert PolicyUserPermission.objects.get(content_object=policy).permission.codename == "decide"
+    assert PolicyGroupPermission.objects.get(content_object=policy).group == group
+    assert "bob (no admin)" in text_of(client.get(f"{POLICIES}{policy.pk}/change/"))
+
+
+def test_the_permission_is_not_the_editors_to_choose(editor) -> None:
+    other = Permission.objects.get(codename="delete_approvalpolicy")
+    data = form(users=(factories.user("bob"),)) | {f"{USERS}-0-permission": other.pk}
+    client_of(editor).post(f"{POLICIES}add/", data)
+    assert PolicyUserPermission.objects.get().permission.codename == "decide"
+
+
+def test_other_permissions_of_a_policy_are_left_alone(editor) -> None:
+    policy, bob = factories.policy(), factories.user("bob")
+    assign_perm("jit_approval.view_approvalpolicy", bob, policy)
+    response = client_of(editor).post(f"{POLICIES}{policy.pk}/change/", form(users=(bob,)))
+    assert response.status_code == 302, text_of(response)
+    held = PolicyUserPermission.objects.values_list("permission__codename", flat=True)
+    assert set(held) == {"decide", "view_approvalpolicy"}
+
+
+def test_the_same_decider_twice_is_refused(editor) -> None:
+    bob = factories.user("bob")
+    response = client_of(editor).post(f"{POLICIES}add/", form(users=(bob, bob)))
+    assert "Named twice." in text_of(response)
+    assert not ApprovalPolicy.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"actions": " "},
+        {"actions": "a b"},
+        {"decide_within": "00:00:00"},
+        {"usable_within": "31 00:00:00"},
+        {"rejection_cooldown": "-00:00:01"},
+        {"required_approvals": "0"},
+    ],
+)
+def test_what_makes_no_sense_is_refused(editor, fields) -> None:
+    response = client_of(editor).post(f"{POLICIES}add/", form(**fields))
+    assert response.status_code == 200
+    assert "Please correct the error" in text_of(response)
+    assert not ApprovalPolicy.objects.exists()
+
+
+def test_quorum_out_of_reach_is_told_on_saving_and_on_the_page(editor) -> None:
+    bob = factories.user("bob")
+    client = client_of(editor)
+    data = form(users=(bob,), required_approvals="2")
+    response = client.post(f"{POLICIES}add/", data, follow=True)
+    assert "Fewer than 2 people may decide" in text_of(response)
+    policy = ApprovalPolicy.objects.get()
+    assert "Fewer than 2 people may decide" in text_of(client.get(f"{POLICIES}{policy.pk}/change/"))
+
+
+def test_policy_with_requests_is_not_deleted(editor) -> None:
+    factories.decider()
+    used, unused = factories.policy(), factories.policy()
+    factories.held(terms={"policy_id": used.pk})
+    client = client_of(editor)
+    assert client.post(f"{POLICIES}{used.pk}/delete/", {"post": "yes"}).status_code == 403
+    client.post(f"{POLICIES}{unused.pk}/delete/", {"post": "yes"})
+    fields = {"action": "delete_selected", "_selected_action": [used.pk], "post": "yes"}
+    client.post(POLICIES, fields)
+    assert list(ApprovalPolicy.objects.all()) == [used]
+
+
+def test_decider_without_policy_permissions_edits_no_policy() -> None:
+    client = client_of(factories.decider(is_staff=True))
+    policy = factories.policy()
+    assert client.get(POLICIES).status_code == 403
+    assert client.post(f"{POLICIES}{policy.pk}/change/", form()).status_code == 403
+
+
+@pytest.mark.parametrize("model", ["auditevent", "notification", "decision"])
+def test_history_is_read_and_never_written(model) -> None:
+    from jit_approval import services
+
+    boss = factories.user(is_staff=True, is_superuser=True)
+    row = factories.held()
+    services.approve(row, by=boss)
+    client = client_of(boss)
+    url = f"/admin/jit_approval/{model}/"
+    shown = client.get(url)
+    assert row.match_code in text_of(shown)
+    key = shown.context["cl"].result_list[0].pk
+    assert client.get(f"{url}{key}/change/").status_code == 200
+    assert client.post(f"{url}{key}/change/", {}).status_code == 403
+    assert client.get(f"{url}add/").status_code == 403
+    assert client.post(f"{url}{key}/delete/", {"post": "yes"}).status_code == 403
+    assert client_of(factories.decider(is_staff=True)).get(url).status_code == 403

@@ -1,0 +1,1 @@
+"""A host application for the tests: the smallest things worth guarding."""

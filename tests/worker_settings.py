@@ -1,0 +1,20 @@
+"""Settings of a real django-q2 cluster beside a test: the test's own database and queue, mail into files."""
+
+from os import environ
+
+from tests import mailers
+from tests.settings import *  # noqa: F403
+from tests.settings import DATABASES, Q_CLUSTER
+
+DATABASES["default"]["NAME"] = environ["JIT_WORKER_DB"]
+globals().pop("EMAIL_BACKEND", None)
+globals().update(
+    mailers.using(
+        "django.core.mail.backends.filebased.EmailBackend", file_path=environ["JIT_WORKER_MAIL"]
+    )
+)
+if environ.get("JIT_WORKER_REDIS"):
+    del Q_CLUSTER["orm"]
+    Q_CLUSTER["redis"] = environ["JIT_WORKER_REDIS"]
+    Q_CLUSTER["name"] = environ["JIT_WORKER_QUEUE"]
+JIT_APPROVAL = {"BASE_URL": "https://office.test"}
