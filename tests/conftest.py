@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.utils import timezone, translation
 
 
 def _left_out() -> dict[str, str]:
@@ -45,3 +46,11 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+@pytest.fixture(autouse=True)
+def _no_language_or_zone_left_over() -> Iterator[None]:
+    """Undo what middleware of a test activated: both are bound, and threads would not have them."""
+    yield
+    translation.deactivate()
+    timezone.deactivate()

@@ -29,5 +29,6 @@ def test_of_eight_threads_on_each_grant_one_runs_the_call(erin_token, runs_file,
 
     with ThreadPoolExecutor(THREADS) as pool:
         answers = [future.result() for future in [pool.submit(consume) for _ in range(THREADS)]]
-    assert sorted(map(int, runs_file.read_text().split())) == list(range(GRANTS))
-    assert sum((found for found in answers), Counter())["201"] == GRANTS
+    total = sum(answers, Counter())
+    assert sorted(map(int, runs_file.read_text().split())) == list(range(GRANTS)), total
+    assert total["201"] == GRANTS
