@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -46,6 +46,8 @@ class Call:
     bound: Bound
     shown: Shown
     idempotent: bool = False
+    # What conditions are asked about; see `facts`.
+    facts: Callable[[], Mapping[str, Any]] = field(default=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -60,3 +62,12 @@ class Terms:
     usable_within: timedelta
     rejection_cooldown: timedelta
     require_reason: bool = False
+    reason_pattern: str = ""
+    require_approval_id: bool = False
+    severity: str = "normal"
+    # (key, name, count) of each group that must be represented.
+    group_requirements: tuple[tuple[int, str, int], ...] = ()
+    # The permission whose holders on the object itself may decide too: its key, the model it is for, its name.
+    object_permission: int | None = None
+    object_permission_model: str = ""
+    object_permission_label: str = ""

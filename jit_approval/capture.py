@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from jit_approval import body, conf, fingerprint, policies, redaction
+from jit_approval import addresses, body, conf, facts, fingerprint, policies, redaction
 from jit_approval.calls import Call, Shown
 from jit_approval.exceptions import UnbindableCall
 from jit_approval.fingerprint import canonical_json
@@ -45,6 +45,9 @@ def capture(request: Request, view: APIView, *, action: str, method: str, obj: A
         bound=bound,
         shown=_shown(request, method, obj, content, context),
         idempotent=bool(request.META.get("HTTP_IDEMPOTENCY_KEY", "").strip()),
+        facts=facts.of_call(
+            request, action=action, method=method, data=content.data, context=context
+        ),
     )
 
 
@@ -208,7 +211,7 @@ def _shown(
         payload_truncated=cut,
         context=redaction.storable(redaction.redact(context, config.REDACT_KEYS)),
         reason=reason_of(request),
-        ip=redaction.visible(str(request.META.get("REMOTE_ADDR") or ""))[:64],
+        ip=redaction.visible(addresses.client_address(request.META))[:64],
         user_agent=redaction.visible(request.META.get("HTTP_USER_AGENT", ""))[:300],
     )
 

@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import cache
+from ipaddress import ip_network
 from typing import Any
 
 from django.conf import settings
@@ -61,6 +62,16 @@ class Settings:
     # callable(request) -> iterable of further persons behind this call.
     PERSON_KEY: str = "pk"
     REQUEST_PERSONS: str = ""
+
+    # Who is in front of the server (addresses or networks), so that their X-Forwarded-For is believed.
+    TRUSTED_PROXIES: tuple[str, ...] = ()
+    # Request headers that conditions of policies may read. A caller writes them.
+    CONDITION_HEADERS: tuple[str, ...] = ()
+
+    # Whether a policy changed in the admin, or by the command, waits for another person's approval.
+    GATE_POLICY_CHANGES: bool = False
+    # Told, beside a policy's own fallback, when a call finds nobody who could decide it.
+    FALLBACK_ADDRESSES: tuple[str, ...] = ()
 
     # Answers and messages.
     POLL_INTERVAL: int = 5
@@ -159,6 +170,11 @@ def _validate(loaded: Settings) -> None:
     for name in ("REJECTION_COOLDOWN", "RUN_LIMIT"):
         if not timedelta(0) <= getattr(loaded, name) <= MAX_WAIT:
             raise ImproperlyConfigured(f"JIT_APPROVAL[{name!r}] must lie between 0 and 365 days.")
+    for network in loaded.TRUSTED_PROXIES:
+        try:
+            ip_network(network)
+        except ValueError as error:
+            raise ImproperlyConfigured(f"JIT_APPROVAL['TRUSTED_PROXIES']: {error}") from None
     if loaded.REQUIRED_APPROVALS > MAX_APPROVALS:
         raise ImproperlyConfigured(
             f"JIT_APPROVAL['REQUIRED_APPROVALS'] must be at most {MAX_APPROVALS}."

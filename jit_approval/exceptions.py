@@ -47,6 +47,12 @@ class CommentTooLong(ApprovalError):
     code = "comment_too_long"
 
 
+class ApprovalDenied(ApprovalError):
+    """A policy denies this call: nobody is asked, and it never runs."""
+
+    code = "approval_denied"
+
+
 class ApprovalUnavailable(ApprovalError):
     """The quorum cannot be met by anyone but the requester: closed, nothing is opened."""
 

@@ -15,13 +15,19 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from jit_approval import fingerprint, gated, handlers, policies, problems, services
+from jit_approval import fingerprint, gated, handlers, policies, problems, services, verdicts
 from jit_approval.calls import Call
 from jit_approval.capture import capture, parts_without_object
-from jit_approval.exceptions import ApprovalError, CoolingDown, IllegalTransition, NotDurable
+from jit_approval.exceptions import (
+    ApprovalDenied,
+    ApprovalError,
+    CoolingDown,
+    IllegalTransition,
+    NotDurable,
+)
 from jit_approval.models import ApprovalPolicy, ApprovalRequest
 from jit_approval.permissions import RequiresApproval
-from jit_approval.states import Outcome, Status
+from jit_approval.states import Effect, Outcome, Status
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +80,7 @@ def _answer_unimplemented(
     """Let DRF answer 405. A view that does its work there instead does it only where no policy names it."""
     if by_policy_only and gated.is_catch_all(view):
         with _closed_on_error():
-            if policies.match(gated.action_label(view, method)) is None:
+            if not policies.named(gated.action_label(view, method)):
                 handlers.let_through(request, view, method)
                 return True
     handlers.disarm_all(view)
@@ -84,8 +90,8 @@ def _answer_unimplemented(
 def _decide(request: Request, view: APIView, method: str, by_policy_only: bool) -> bool:
     with _closed_on_error():
         action = gated.action_label(view, method)
-        policy = policies.match(action) if by_policy_only else None
-        if by_policy_only and policy is None:
+        candidates = policies.named(action) if by_policy_only else None
+        if candidates == []:
             handlers.let_through(request, view, method)
             return True
         _ensure_outside_transactions()
@@ -99,10 +105,12 @@ def _decide(request: Request, view: APIView, method: str, by_policy_only: bool) 
                 _answer_if_used(request, view, action, method)
                 raise
         call = capture(request, view, action=action, method=method, obj=obj)
-        attempt = _Attempt(request, call, policy)
-        grant = attempt.settle()
+        grant = _Attempt(request, call, candidates).settle()
     vars(request)[_VERDICT] = _key(request, view)
-    handlers.arm(request, view, method, grant)
+    if grant is None:
+        handlers.let_through(request, view, method)
+    else:
+        handlers.arm(request, view, method, grant)
     return True
 
 
@@ -242,18 +250,32 @@ def _remembered(request: Request, view: APIView) -> bool:
 # --- the decision ----------------------------------------------------------------------------------------
 
 
-class _Attempt:
-    """One live call on its way through the gate."""
+class _Allowed(Exception):
+    """The call may run without a grant: a policy allows it, or none that could hold it applies."""
 
-    def __init__(self, request: Request, call: Call, policy: ApprovalPolicy | None) -> None:
+
+class _Attempt:
+    """One live call on its way through the gate. `candidates`: the policies that name it, if read already."""
+
+    def __init__(
+        self, request: Request, call: Call, candidates: list[ApprovalPolicy] | None
+    ) -> None:
         self.http = request._request
         self.call = call
         self.named = _named(request)
-        self._policy = policy
-        self._matched = policy is not None
+        self._candidates = candidates
+        self._found: policies.Match | None = None
 
-    def settle(self) -> ApprovalRequest:
-        """Return the grant that was spent for this call, or raise the answer to it."""
+    def settle(self) -> ApprovalRequest | None:
+        """Return the grant that was spent for this call, None if it needs none, or raise the answer to it."""
+        try:
+            if self._candidates is not None and self._match().policy is None:
+                self._pass()
+            return self._settle()
+        except _Allowed:
+            return None
+
+    def _settle(self) -> ApprovalRequest:
         for _ in range(_TRIES):
             try:
                 row = self._find()
@@ -320,9 +342,13 @@ class _Attempt:
         raise problems.stale(row, names)
 
     def _spend(self, row: ApprovalRequest) -> ApprovalRequest | None:
-        if not policies.still_covers(row, policies.terms(self._match())):
+        found = self._match()
+        holds = found.effect == Effect.REQUIRE
+        if not (holds and policies.still_covers(row, policies.terms(found.policy))):
             services.revoke(row, by=None, comment="The policy has changed.")
             return None
+        if row.require_approval_id and self.named != row.pk:
+            raise problems.held(row, now=row.now, detail=_NAME_IT)
         # One HTTP request spends one grant, whatever the view does with it.
         if vars(self.http).setdefault(_SPENT, row.pk) != row.pk:
             raise problems.held(row, now=row.now, detail=_ONE_EACH)
@@ -341,20 +367,49 @@ class _Attempt:
             services.revoke(row, by=None, comment="Who approved may not decide any more.")
 
     def _open(self) -> NoReturn:
+        found = self._match()
+        if found.effect != Effect.REQUIRE:
+            self._answer_without_asking(found)
+        verdicts.observe(self.call, found)
         try:
-            row = services.open_request(self.call, policies.terms(self._match()))
+            row = services.open_request(
+                self.call, policies.terms(found.policy), troubles=found.troubles
+            )
         except CoolingDown as error:
             rejected = ApprovalRequest.objects.using(policies.database()).get(pk=error.approval_id)
             same = rejected.fingerprint == self.call.bound.fingerprint
             raise problems.over(rejected, of_this_call=same) from error
         raise problems.held(row, now=row.created_at)
 
-    def _match(self) -> ApprovalPolicy | None:
-        if not self._matched:
-            self._policy, self._matched = policies.match(self.call.action), True
-        return self._policy
+    def _answer_without_asking(self, found: policies.Match) -> NoReturn:
+        """Let the call run, or refuse it for good, as its policy says; written down before either."""
+        policy = found.policy
+        assert policy is not None  # noqa: S101 - without one the effect is to ask
+        verdicts.observe(self.call, found)
+        troubles = {"troubles": verdicts.as_data(found.troubles)}
+        if policy.effect == Effect.ALLOW:
+            verdicts.record(self.call, "allowed", policy, data=troubles)
+            raise _Allowed
+        verdicts.record(self.call, "denied", policy, data=troubles)
+        raise ApprovalDenied(f"Not executed. The policy {policy.slug} denies this call.")
+
+    def _pass(self) -> NoReturn:
+        """Let a call run that only policies name which do not apply to it."""
+        verdicts.observe(self.call, self._match())
+        raise _Allowed
+
+    def _match(self) -> policies.Match:
+        if self._found is None:
+            by_policy_only = self._candidates is not None
+            if self._candidates is None:
+                self._candidates = policies.named(self.call.action)
+            self._found = policies.choose(
+                self._candidates, self.call.facts, or_default=not by_policy_only
+            )
+        return self._found
 
 
+_NAME_IT = "Not executed. The call is approved; repeat it with its Approval-Id header to run it."
 _ONE_EACH = (
     "Not executed. One HTTP request spends one approval; send this call in a request of its own."
 )

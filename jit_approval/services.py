@@ -6,57 +6,59 @@ nothing changed. Who moves, moves by one conditional UPDATE, so of any number th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.db import IntegrityError, connections, models, transaction
-from django.dispatch import Signal
+from django.db import IntegrityError, models
 
-from jit_approval import clock, conf, limits, policies, prepared, signals
+from jit_approval import conf, limits, policies, prepared, signals, transitions, verdicts
 from jit_approval.audit import chain
 from jit_approval.calls import Call, Terms
 from jit_approval.exceptions import (
     AlreadyDecided,
     ApprovalUnavailable,
-    CommentTooLong,
     IllegalTransition,
-    NotDurable,
     NotTheRequester,
     ReasonRequired,
 )
 from jit_approval.models import ApprovalRequest, Decision, Notification
 from jit_approval.notifications import outbox
+from jit_approval.policies import delegations
+from jit_approval.policies.terms import fits_pattern
 from jit_approval.redaction import seen, visible
-from jit_approval.states import Outcome, Status, Verdict, is_legal
+from jit_approval.states import Outcome, Status, Verdict
+from jit_approval.transitions import ensure_durable
 
-_CLOSED: Mapping[str, Any] = {"open_key": None, "due_at": None}
-_SIGNALS = {
-    Status.APPROVED: signals.request_approved,
-    Status.REJECTED: signals.request_rejected,
-    Status.CANCELLED: signals.request_cancelled,
-    Status.REVOKED: signals.request_revoked,
-    Status.EXPIRED: signals.request_expired,
-    Status.CONSUMED: signals.request_consumed,
-}
+__all__ = [
+    "approve",
+    "cancel",
+    "consume",
+    "ensure_durable",
+    "expire",
+    "find",
+    "is_meaningful",
+    "open_request",
+    "record_outcome",
+    "reject",
+    "revoke",
+    "settle",
+    "stands_behind",
+]
 
-
-def _now(alias: str) -> prepared.Extra:
-    return "now", clock.now_sql(alias), models.DateTimeField()
-
-
-_WITH_NOW = prepared.Select(ApprovalRequest, extras=lambda alias: (_now(alias),))
 _FOUND = prepared.Select(
-    ApprovalRequest, extras=lambda alias: (_now(alias),), without=("payload", "context")
+    ApprovalRequest,
+    extras=lambda alias: (transitions.now_extra(alias),),
+    without=("payload", "context"),
 )
 _WITH_AUTHORITY = prepared.Select(
     ApprovalRequest,
     extras=lambda alias: (
-        _now(alias),
-        ("authority", policies.authority_of_user_sql(), models.IntegerField()),
+        transitions.now_extra(alias),
+        ("own", policies.authority_of_user_sql(), models.IntegerField()),
+        ("delegates", delegations.touches_sql(alias), models.IntegerField()),
     ),
 )
 _WITH_VOTES = prepared.Select(
@@ -65,8 +67,12 @@ _WITH_VOTES = prepared.Select(
 )
 
 
-def open_request(call: Call, terms: Terms) -> ApprovalRequest:
+def open_request(
+    call: Call, terms: Terms, *, troubles: Sequence[policies.Trouble] = ()
+) -> ApprovalRequest:
     """Hold a call: write the pending request, its first event and the message to its deciders.
+
+    `troubles`: conditions that failed on the way to these terms, for the record.
 
     Raises:
         ReasonRequired: the terms want a reason and the call gives none worth the name.
@@ -74,25 +80,40 @@ def open_request(call: Call, terms: Terms) -> ApprovalRequest:
         ApprovalUnavailable: nobody but the requester could decide; nothing is opened.
         django.db.IntegrityError: an identical call was opened meanwhile; read it instead.
     """
-    if terms.require_reason and not is_meaningful(call.shown.reason):
-        raise ReasonRequired("Say why in the Approval-Reason header.")
-    with _durable() as alias:
-        now = limits.ensure_may_open(call, terms, using=alias)
-        if not policies.quorum_is_reachable(
-            terms.policy_id, terms.required_approvals, call.persons
-        ):
-            raise ApprovalUnavailable("Nobody who could approve this call is there to ask.")
-        row = _row(call, terms, now)
-        data = {"fingerprint": row.fingerprint, "action": row.action, "terms": _as_data(terms)}
-        event = chain.next_event(
-            row, "held", at=now, by=call.requester, target=Status.PENDING, data=data
-        )
-        row.audit_seq, row.audit_head = event.sequence, event.hash
-        prepared.insert(row, using=alias)
-        prepared.insert(event, using=alias)
-        outbox.write(row, Notification.Event.HELD, at=now, using=alias)
-        _announce(signals.request_opened, row, alias)
-        return row
+    _ensure_reason(call.shown.reason, terms)
+    try:
+        with transitions.durable() as alias:
+            return _open(call, terms, troubles, alias)
+    except ApprovalUnavailable:
+        verdicts.alert_unavailable(call, terms)
+        raise
+
+
+def _open(
+    call: Call, terms: Terms, troubles: Sequence[policies.Trouble], alias: str
+) -> ApprovalRequest:
+    now = limits.ensure_may_open(call, terms, using=alias)
+    row = _row(call, terms, now)
+    # By what the row keeps of the terms it will be counted.
+    pinned = replace(terms, object_permission=row.object_permission)
+    if not policies.quorum_is_reachable(pinned, call.persons, object_pk=row.object_pk):
+        raise ApprovalUnavailable("Nobody who could approve this call is there to ask.")
+    data: dict[str, Any] = {
+        "fingerprint": row.fingerprint,
+        "action": row.action,
+        "terms": _as_data(terms),
+    }
+    if troubles:
+        data["troubles"] = verdicts.as_data(troubles)
+    event = chain.next_event(
+        row, "held", at=now, by=call.requester, target=Status.PENDING, data=data
+    )
+    row.audit_seq, row.audit_head = event.sequence, event.hash
+    prepared.insert(row, using=alias)
+    prepared.insert(event, using=alias)
+    outbox.write(row, Notification.Event.HELD, at=now, using=alias)
+    transitions.announce(signals.request_opened, row, alias)
+    return row
 
 
 def approve(
@@ -106,22 +127,27 @@ def approve(
         IllegalTransition: the request is no longer pending, or its time is up.
         CommentTooLong: the comment exceeds `MAX_REASON_LENGTH`.
     """
-    with _durable() as alias:
-        row = _locked_for(by, approval_request.pk, Status.APPROVED, alias)
-        _cast(row, by, Verdict.APPROVE, comment, alias)
+    with transitions.durable() as alias:
+        row, standing = _locked_for(by, approval_request.pk, Status.APPROVED, alias)
+        row.weighed = row.weighed or bool(standing.on_behalf_of or standing.linked)
+        data = _cast(row, by, standing, Verdict.APPROVE, comment, alias)
+        weighed = {"weighed": row.weighed}
         if not _quorum_is_met(row, alias):
-            return _advance(
+            return transitions.advance(
                 row,
                 "vote",
                 by=by,
                 alias=alias,
                 at=row.now,
-                data={"verdict": Verdict.APPROVE.value, "comment": _fit(comment)},
+                data={"verdict": Verdict.APPROVE.value, "comment": "", **data},
                 where={"status": Status.PENDING},
+                changes=weighed,
             )
         until = row.now + row.usable_within
-        changes = {"decided_at": row.now, "usable_until": until, "due_at": until}
-        return _move(row, to=Status.APPROVED, by=by, alias=alias, changes=changes)
+        changes = {**weighed, "decided_at": row.now, "usable_until": until, "due_at": until}
+        return transitions.move(
+            row, to=Status.APPROVED, by=by, alias=alias, changes=changes, data=data
+        )
 
 
 def reject(
@@ -131,12 +157,14 @@ def reject(
 
     Raises: as `approve`.
     """
-    with _durable() as alias:
-        row = _locked_for(by, approval_request.pk, Status.REJECTED, alias)
-        _cast(row, by, Verdict.REJECT, comment, alias)
-        changes = {**_CLOSED, "decided_at": row.now}
+    with transitions.durable() as alias:
+        row, standing = _locked_for(by, approval_request.pk, Status.REJECTED, alias)
+        data = _cast(row, by, standing, Verdict.REJECT, comment, alias)
+        changes = {**transitions.CLOSED, "decided_at": row.now}
         changes["cooldown_until"] = row.now + row.rejection_cooldown
-        return _move(row, to=Status.REJECTED, by=by, alias=alias, changes=changes)
+        return transitions.move(
+            row, to=Status.REJECTED, by=by, alias=alias, changes=changes, data=data
+        )
 
 
 def cancel(
@@ -148,11 +176,18 @@ def cancel(
         NotTheRequester: `by` did not make the call.
         IllegalTransition: the request is no longer pending, or its time is up.
     """
-    with _durable() as alias:
-        row = _locked(approval_request.pk, alias)
+    with transitions.durable() as alias:
+        row = transitions.locked(approval_request.pk, alias)
         if by is not None and not stands_behind(by, row):
             raise NotTheRequester("Only who made the call may withdraw it.")
-        return _move(row, to=Status.CANCELLED, by=by, alias=alias, changes=_CLOSED, comment=comment)
+        return transitions.move(
+            row,
+            to=Status.CANCELLED,
+            by=by,
+            alias=alias,
+            changes=transitions.CLOSED,
+            data=transitions.said(comment, by),
+        )
 
 
 def revoke(
@@ -164,11 +199,18 @@ def revoke(
         MayNotDecide: `by` is neither a decider of this request nor its requester.
         IllegalTransition: the approval has been used, or is over.
     """
-    with _durable() as alias:
-        row = _locked(approval_request.pk, alias)
+    with transitions.durable() as alias:
+        row = transitions.locked(approval_request.pk, alias)
         if by is not None and not stands_behind(by, row):
             policies.ensure_may_decide(by, row)
-        return _move(row, to=Status.REVOKED, by=by, alias=alias, changes=_CLOSED, comment=comment)
+        return transitions.move(
+            row,
+            to=Status.REVOKED,
+            by=by,
+            alias=alias,
+            changes=transitions.CLOSED,
+            data=transitions.said(comment, by),
+        )
 
 
 def consume(
@@ -182,23 +224,22 @@ def consume(
     Raises:
         IllegalTransition: it was not spendable, or somebody else was first. Nothing may run.
     """
-    with _durable() as alias:
+    with transitions.durable() as alias:
         row = approval_request
-        enough = f"required_approvals <= {policies.valid_votes_sql()}"
         changes = {
             "open_key": None,
             "outcome": Outcome.RUNNING,
             "consumed_at": row.now,
             "due_at": row.now + conf.get().RUN_LIMIT,
         }
-        return _move(
+        return transitions.move(
             row,
             to=Status.CONSUMED,
             by=by or row.requester,
             alias=alias,
             changes=changes,
             where={"state_digest": state_digest},
-            guards=(enough,),
+            guards=_enough_votes(row, alias),
         )
 
 
@@ -208,9 +249,11 @@ def expire(approval_request: ApprovalRequest) -> ApprovalRequest:
     Raises:
         IllegalTransition: it is not overdue by the database's clock, or not open any more.
     """
-    with _durable() as alias:
-        row = _locked(approval_request.pk, alias)
-        return _move(row, to=Status.EXPIRED, by=None, alias=alias, changes=_CLOSED)
+    with transitions.durable() as alias:
+        row = transitions.locked(approval_request.pk, alias)
+        return transitions.move(
+            row, to=Status.EXPIRED, by=None, alias=alias, changes=transitions.CLOSED
+        )
 
 
 def record_outcome(
@@ -229,7 +272,7 @@ def record_outcome(
     Raises:
         IllegalTransition: the end of this run has been recorded before.
     """
-    with _durable() as alias:
+    with transitions.durable() as alias:
         row = approval_request
         at = row.now if elapsed is None else (row.consumed_at or row.now) + elapsed
         changes = {
@@ -241,10 +284,12 @@ def record_outcome(
         }
         data = {"outcome": outcome.value, "status": response_status, "exception": exception[:200]}
         where = {"status": Status.CONSUMED, "outcome": Outcome.RUNNING}
-        _advance(row, "outcome", alias=alias, at=at, data=data, changes=changes, where=where)
+        transitions.advance(
+            row, "outcome", alias=alias, at=at, data=data, changes=changes, where=where
+        )
         if outcome is Outcome.UNKNOWN:
             outbox.write(row, Notification.Event.UNKNOWN, at=at, using=alias)
-        _announce(signals.outcome_recorded, row, alias)
+        transitions.announce(signals.outcome_recorded, row, alias)
         return row
 
 
@@ -261,13 +306,13 @@ def settle(
     """
     if outcome not in (Outcome.SUCCEEDED, Outcome.FAILED):
         raise IllegalTransition("A run is settled as succeeded or failed.")
-    with _durable() as alias:
-        row = _locked(approval_request.pk, alias)
+    with transitions.durable() as alias:
+        row = transitions.locked(approval_request.pk, alias)
         policies.ensure_may_decide(by, row)
-        data = {"outcome": outcome.value, "comment": _fit(comment)}
+        data = {"outcome": outcome.value, "comment": transitions.fit(comment)}
         where = {"status": Status.CONSUMED, "outcome": Outcome.UNKNOWN}
         changes = {"outcome": outcome}
-        return _advance(
+        return transitions.advance(
             row,
             "settled",
             by=by,
@@ -277,6 +322,13 @@ def settle(
             where=where,
             changes=changes,
         )
+
+
+def _ensure_reason(reason: str, terms: Terms) -> None:
+    if (terms.require_reason or terms.reason_pattern) and not is_meaningful(reason):
+        raise ReasonRequired("Say why in the Approval-Reason header.")
+    if not fits_pattern(reason, terms.reason_pattern):
+        raise ReasonRequired(f"The Approval-Reason must contain {terms.reason_pattern}.")
 
 
 def is_meaningful(reason: str) -> bool:
@@ -302,33 +354,6 @@ def stands_behind(user: Any, approval_request: ApprovalRequest) -> bool:
 # --- the pieces ------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _durable() -> Iterator[str]:
-    """Open the transaction of a service: the outermost one, or an error.
-
-    Inside a caller's transaction a rollback would bring a spent approval back to life; with autocommit off
-    nothing would be committed at all.
-    """
-    alias = policies.database()
-    ensure_durable(alias)
-    with transaction.atomic(using=alias, durable=True):
-        yield alias
-
-
-def ensure_durable(alias: str) -> None:
-    """Refuse to go on where a commit would not be one. The wrapping of Django's own TestCase is allowed.
-
-    Raises:
-        NotDurable: a transaction is open on `alias`, or autocommit is off.
-    """
-    connection = connections[alias]
-    blocks = connection.atomic_blocks
-    if blocks and not getattr(blocks[-1], "_from_testcase", False):
-        raise NotDurable(f"A transaction is open on database {alias!r}.")
-    if not blocks and not connection.get_autocommit():
-        raise NotDurable(f"Autocommit is off on database {alias!r}.")
-
-
 def _row(call: Call, terms: Terms, now: datetime) -> ApprovalRequest:
     shown, bound = call.shown, call.bound
     decide_by = now + terms.decide_within
@@ -349,6 +374,12 @@ def _row(call: Call, terms: Terms, now: datetime) -> ApprovalRequest:
         policy_slug=terms.policy_slug,
         policy_version=terms.policy_version,
         required_approvals=terms.required_approvals,
+        group_requirements=[list(each) for each in terms.group_requirements],
+        object_permission=_on_this_object(terms, shown.object_model),
+        object_permission_label=terms.object_permission_label,
+        require_approval_id=terms.require_approval_id,
+        severity=terms.severity,
+        weighed=bool(terms.group_requirements) or terms.object_permission is not None,
         usable_within=terms.usable_within,
         rejection_cooldown=terms.rejection_cooldown,
         created_at=now,
@@ -358,6 +389,13 @@ def _row(call: Call, terms: Terms, now: datetime) -> ApprovalRequest:
     )
 
 
+def _on_this_object(terms: Terms, model: str) -> int | None:
+    """Return the permission's key if it is one on objects of this kind, else one that nobody holds."""
+    if terms.object_permission is None or terms.object_permission_model == model:
+        return terms.object_permission
+    return -1
+
+
 def _as_data(terms: Terms) -> dict[str, Any]:
     return {
         name: int(value.total_seconds() * 1000) if isinstance(value, timedelta) else value
@@ -365,161 +403,75 @@ def _as_data(terms: Terms) -> dict[str, Any]:
     }
 
 
-def _locked(pk: UUID, alias: str) -> ApprovalRequest:
-    return _the(_WITH_NOW.rows(using=alias, where={"id": pk}, tail=_for_update(alias)))
-
-
-def _locked_for(by: Any, pk: UUID, target: Status, alias: str) -> ApprovalRequest:
-    """Lock the request and read, in the same statement, whether `by` has authority over it."""
-    row = _the(
+def _locked_for(
+    by: Any, pk: UUID, target: Status, alias: str
+) -> tuple[ApprovalRequest, policies.Standing]:
+    """Lock the request, and read in the same statement what gives `by` authority over it."""
+    key = policies.user_key(by, alias)
+    row = transitions.the(
         _WITH_AUTHORITY.rows(
             using=alias,
             where={"id": pk},
-            tail=_for_update(alias),
-            extras_params=(policies.user_key(by, alias),),
+            tail=transitions.for_update(alias),
+            extras_params=(key, key, key),
         )
     )
-    policies.ensure_may_decide(by, row, authority=bool(row.authority))  # type: ignore[attr-defined]
-    _ensure_legal(row, target)
-    return row
+    own, delegates = bool(row.own), bool(row.delegates)  # type: ignore[attr-defined]
+    standing = policies.ensure_may_decide(by, row, own=own, delegates=delegates)
+    transitions.ensure_legal(row, target)
+    return row, standing
 
 
-def _for_update(alias: str) -> str:
-    # SQLite locks the whole database: IMMEDIATE did so when the transaction began.
-    return "FOR UPDATE" if connections[alias].features.has_select_for_update else ""
-
-
-def _the(rows: list[ApprovalRequest]) -> ApprovalRequest:
-    if not rows:
-        raise ApprovalRequest.DoesNotExist("There is no such approval request.")
-    return rows[0]
-
-
-def _ensure_legal(row: ApprovalRequest, target: Status) -> None:
-    if not is_legal(row.status, target):
-        raise IllegalTransition(f"The request is {row.status}; it cannot become {target.value}.")
-    late = row.is_overdue(row.now)
-    if late is not (target is Status.EXPIRED):
-        raise IllegalTransition(
-            "The time for this is over." if late else "The request's time is not up yet."
-        )
-
-
-def _fit(comment: str) -> str:
-    """Return the comment fit to be stored and shown."""
-    if len(comment) > conf.get().MAX_REASON_LENGTH:
-        raise CommentTooLong(f"A comment has at most {conf.get().MAX_REASON_LENGTH} characters.")
-    return visible(comment)
-
-
-def _said(comment: str, by: Any) -> dict[str, str]:
-    if not comment:
-        return {}
-    # What the system says is its own; it is cut, for nothing may fail for want of room.
-    return {"comment": visible(comment)[:500] if by is None else _fit(comment)}
-
-
-def _cast(row: ApprovalRequest, by: Any, verdict: Verdict, comment: str, alias: str) -> None:
+def _cast(
+    row: ApprovalRequest,
+    by: Any,
+    standing: policies.Standing,
+    verdict: Verdict,
+    comment: str,
+    alias: str,
+) -> dict[str, Any]:
+    """Write the vote; return what the event says of it."""
+    on_behalf_of = [visible(name)[:254] for name in standing.on_behalf_of]
     decision = Decision(
         approval_request_id=row.pk,
         decider_id=by.pk,
         decider_label=visible(by.get_username())[:254],
-        person=policies.person_of(by),
+        person=standing.person,
         verdict=verdict,
-        comment=_fit(comment),
+        comment=transitions.fit(comment),
+        on_behalf_of=on_behalf_of,
+        linked=sorted(standing.linked),
         created_at=row.now,
     )
     try:
         prepared.insert(decision, using=alias)
     except IntegrityError as error:
+        # Named by PostgreSQL and MariaDB; SQLite says which columns.
+        if not any(word in str(error) for word in ("jit_decision_one_per_person", "UNIQUE")):
+            raise
         raise AlreadyDecided("You have decided this request before.") from error
+    data = transitions.said(comment, by)
+    return {**data, "on_behalf_of": on_behalf_of} if on_behalf_of else data
 
 
 def _quorum_is_met(row: ApprovalRequest, alias: str) -> bool:
     """Count the votes of deciders of this moment; the one just cast was checked under the lock."""
+    if row.weighed:
+        return policies.has_quorum(row)
     if row.required_approvals <= 1:
         return True
     (counted,) = _WITH_VOTES.rows(using=alias, where={"id": row.pk})
     return bool(counted.votes >= row.required_approvals)  # type: ignore[attr-defined]
 
 
-def _move(
-    row: ApprovalRequest,
-    *,
-    to: Status,
-    by: Any,
-    alias: str,
-    changes: Mapping[str, Any],
-    where: Mapping[str, Any] | None = None,
-    guards: tuple[str, ...] = (),
-    comment: str = "",
-) -> ApprovalRequest:
-    """Write the new status if status, deadline and audit head are as read. Nothing else writes it."""
-    _ensure_legal(row, to)
-    in_time = f"due_at {'<=' if to is Status.EXPIRED else '>'} {clock.now_sql(alias)}"
-    source = Status(row.status)
-    _advance(
-        row,
-        to.value,
-        by=by,
-        alias=alias,
-        at=row.now,
-        data=_said(comment, by),
-        source=source,
-        where={"status": source, **(where or {})},
-        guards=(in_time, *guards),
-        changes={**changes, "status": to},
-    )
-    event = _told(source, to, by)
-    if event is not None:
-        outbox.write(row, event, at=row.now, using=alias)
-    _announce(_SIGNALS[to], row, alias)
-    return row
-
-
-def _advance(
-    row: ApprovalRequest,
-    kind: str,
-    *,
-    alias: str,
-    at: datetime,
-    data: Mapping[str, Any],
-    where: Mapping[str, Any],
-    guards: tuple[str, ...] = (),
-    changes: Mapping[str, Any] | None = None,
-    by: Any = None,
-    source: str = "",
-) -> ApprovalRequest:
-    """Change the row and add the event that says so; the audit head is compared, so one writer wins.
+def _enough_votes(row: ApprovalRequest, alias: str) -> tuple[str, ...]:
+    """Return the guard that compares votes and quorum; where SQL cannot, count them under a lock.
 
     Raises:
-        IllegalTransition: the row is not as it was read.
+        IllegalTransition: counted here, they do not suffice.
     """
-    changes = dict(changes or {})
-    target = str(changes.get("status", ""))
-    event = chain.next_event(row, kind, at=at, by=by, source=source, target=target, data=data)
-    changes.update(audit_seq=event.sequence, audit_head=event.hash)
-    as_read = {"id": row.pk, "audit_seq": row.audit_seq, **where}
-    if not prepared.update(ApprovalRequest, changes, using=alias, where=as_read, guards=guards):
-        raise IllegalTransition("The request has moved on, or its time is over.")
-    prepared.insert(event, using=alias)
-    for name, value in changes.items():
-        setattr(row, name, value)
-    return row
-
-
-def _told(source: Status, to: Status, by: Any) -> Notification.Event | None:
-    """Return what people are told of a move. Who withdrew or ran a call knows it."""
-    if to in (Status.APPROVED, Status.REJECTED):
-        return Notification.Event.DECIDED
-    if to is Status.CANCELLED and by is None:
-        return Notification.Event.CANCELLED
-    return {
-        Status.EXPIRED: Notification.Event.EXPIRED,
-        Status.REVOKED: Notification.Event.REVOKED,
-    }.get(to)
-
-
-def _announce(signal: Signal, row: ApprovalRequest, alias: str) -> None:
-    send = partial(signal.send_robust, sender=ApprovalRequest, approval_request=row)
-    transaction.on_commit(send, using=alias, robust=True)
+    if not row.weighed:
+        return (f"required_approvals <= {policies.valid_votes_sql()}",)
+    if not policies.has_quorum(transitions.locked(row.pk, alias)):
+        raise IllegalTransition("Who approved may not decide any more.")
+    return ()

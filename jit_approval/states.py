@@ -34,6 +34,25 @@ class Verdict(TextChoices):
     REJECT = "reject", _("reject")
 
 
+class Effect(TextChoices):
+    """What a policy does with a call it matches."""
+
+    REQUIRE = "require", _("require approval")
+    ALLOW = "allow", _("allow at once")
+    DENY = "deny", _("deny")
+    # Shadow mode: evaluated beside the match, never part of it.
+    OBSERVE = "observe", _("observe only")
+
+
+class Severity(TextChoices):
+    """How much harm the call could do, in the security team's words; shown first to who decides."""
+
+    LOW = "low", _("low")
+    NORMAL = "normal", _("normal")
+    HIGH = "high", _("high")
+    CRITICAL = "critical", _("critical")
+
+
 OPEN = frozenset({Status.PENDING, Status.APPROVED})
 """A call in one of these may still run."""
 

@@ -17,12 +17,14 @@ PACKAGE = "jit_approval"
 ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 LAYERS = (
     # pure: no models, no HTTP
-    "states exceptions signals conf clock fingerprint calls redaction prepared",
+    "states exceptions signals conf clock fingerprint calls redaction prepared addresses conditions quorum",
     "models querysets migrations",
     "policies limits queue audit notifications",
+    "transitions",
+    "verdicts",
     "services",
     # glue: parses input, calls one service, shapes the answer
-    "execution capture body problems gate gated handlers permissions api urls admin tasks "
+    "execution capture facts body problems gate gated handlers permissions api urls admin tasks "
     "middleware checks apps management templatetags",
 )
 LAYER_OF = {module: rank for rank, modules in enumerate(LAYERS) for module in modules.split()}

@@ -11,7 +11,13 @@ from django.db.models import DateTimeField
 from django.db.models.signals import post_save
 
 from jit_approval import clock, policies, prepared, services
-from jit_approval.models import ApprovalRequest, AuditEvent, Decision, Notification
+from jit_approval.models import (
+    ApprovalRequest,
+    AuditEvent,
+    Decision,
+    Notification,
+    PolicyUserPermission,
+)
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -122,9 +128,7 @@ def test_the_sql_of_deciders_and_the_sql_of_one_user_agree() -> None:
     wide.user_permissions.add(decide)
     made = of_group.groups.create(name="deciders")
     made.permissions.add(decide)
-    policies.PolicyUserPermission.objects.create(
-        user=of_policy, permission=decide, content_object=policy
-    )
+    PolicyUserPermission.objects.create(user=of_policy, permission=decide, content_object=policy)
     type(root).objects.filter(pk=root.pk).update(is_superuser=True)
     gone.user_permissions.add(decide)
     type(gone).objects.filter(pk=gone.pk).update(is_active=False)

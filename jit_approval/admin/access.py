@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import models
 from django.db.models import Q
-from django.db.models.expressions import RawSQL
 from django.utils.translation import gettext as _
 
 from jit_approval import policies, services
@@ -41,14 +39,10 @@ def is_decider(user: Any) -> bool:
 
 def visible_to(user: Any) -> ApprovalRequestQuerySet:
     """Return what the user may look at: everything, or what is theirs to decide, and what they asked."""
-    requests = ApprovalRequest.objects.using(policies.database())
     if sees_all(user):
-        return requests
+        return ApprovalRequest.objects.using(policies.database())
     # Annotated, not a subquery of `decidable_by`: its SQL names the outer table.
-    authority = RawSQL(  # noqa: S611 - made of table and column names alone
-        policies.authority_of_user_sql(), (user.pk,), output_field=models.IntegerField()
-    )
-    return requests.annotate(_authority=authority).filter(Q(_authority=1) | own(user))
+    return policies.with_authority(user).filter(Q(_authority=1) | own(user))
 
 
 def own(user: Any) -> Q:
@@ -97,7 +91,10 @@ def _over(row: ApprovalRequest) -> str:
 
 def _refusal(user: Any, row: ApprovalRequest, authority: bool | None) -> str:
     try:
-        policies.ensure_may_decide(user, row, authority=authority)
+        if authority is None or policies.is_behind(user, row.requester_id, row.persons):
+            policies.ensure_may_decide(user, row)
+        elif not authority:
+            raise MayNotDecide
     except SelfApprovalForbidden:
         return _("This is your own call. Somebody else has to decide it.")
     except MayNotDecide:

@@ -212,7 +212,7 @@ def _name(user: Any) -> str:
 
 
 def _is_reachable(policy: ApprovalPolicy) -> bool:
-    return policies.quorum_is_reachable(policy.pk, policy.required_approvals, ())
+    return policies.quorum_is_reachable(policies.terms(policy))
 
 
 def _out_of_reach(policy: ApprovalPolicy) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -77,6 +78,38 @@ def next_event(
         body=body,
         previous_hash=approval_request.audit_head,
         hash=digest(approval_request.audit_head, body),
+    )
+
+
+def single_event(
+    kind: str, *, at: datetime, by: Any = None, label: str = "", data: Mapping[str, Any]
+) -> AuditEvent:
+    """Return the unsaved event of something that belongs to no request: a chain of one.
+
+    `label` names who did it where there is no account to name.
+    """
+    label = str(by.get_username()) if by is not None else label
+    body = canonical(
+        {
+            "v": 1,
+            "request": None,
+            # Two like events at one instant are two.
+            "nonce": secrets.token_hex(16),
+            "sequence": 1,
+            "kind": kind,
+            "at": at.astimezone(UTC).isoformat(timespec="microseconds"),
+            "by": {"pk": str(getattr(by, "pk", "")), "label": label} if label else None,
+            "data": dict(data),
+        }
+    )
+    return AuditEvent(
+        sequence=1,
+        kind=kind,
+        at=at,
+        actor_id=getattr(by, "pk", None),
+        actor_label=label,
+        body=body,
+        hash=digest("", body),
     )
 
 

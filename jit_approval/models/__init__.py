@@ -1,19 +1,26 @@
 """The rows that are the truth: tasks and messages only carry their keys."""
 
+from jit_approval.models.delegation import Delegation
 from jit_approval.models.policy import (
     ApprovalPolicy,
     PolicyGroupPermission,
+    PolicyGroupRequirement,
     PolicyUserPermission,
 )
 from jit_approval.models.request import ApprovalRequest
 from jit_approval.models.trail import AuditEvent, Decision, Notification
+from jit_approval.models.version import PolicyChange, PolicyVersion
 
 __all__ = [
     "ApprovalPolicy",
     "ApprovalRequest",
     "AuditEvent",
     "Decision",
+    "Delegation",
     "Notification",
+    "PolicyChange",
     "PolicyGroupPermission",
+    "PolicyGroupRequirement",
     "PolicyUserPermission",
+    "PolicyVersion",
 ]

@@ -4,35 +4,24 @@ from __future__ import annotations
 
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import Any
 
-from django.core.exceptions import ValidationError
-from django.core.validators import MinValueValidator
+from django.contrib.auth.models import Group
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 from guardian.models import GroupObjectPermissionBase, UserObjectPermissionBase
 
 from jit_approval import conf
-
-
-def validate_window(value: timedelta) -> None:
-    """Refuse a window shorter than one second or longer than thirty days."""
-    if not conf.MIN_WINDOW <= value <= conf.MAX_WINDOW:
-        raise ValidationError(_("A window lies between 1 second and 30 days."), code="window")
-
-
-def validate_globs(value: str) -> None:
-    """Refuse an empty list of actions, and globs that cannot match an action label."""
-    globs = value.split("\n")
-    if not any(glob.strip() for glob in globs):
-        raise ValidationError(_("Name at least one action, for example customers.*"), code="empty")
-    for glob in globs:
-        if len(glob.split()) > 1:
-            raise ValidationError(
-                _("One action per line; %(glob)r has a space in it."),
-                code="glob",
-                params={"glob": glob},
-            )
+from jit_approval.models.validators import (
+    validate_addresses,
+    validate_condition,
+    validate_cooldown,
+    validate_globs,
+    validate_object_permission,
+    validate_pattern,
+    validate_window,
+)
+from jit_approval.states import Effect, Severity
 
 
 class ApprovalPolicy(models.Model):
@@ -50,8 +39,34 @@ class ApprovalPolicy(models.Model):
         validators=[validate_globs],
         help_text=_("One per line; * and ? are wildcards: customers.destroy, transfers.*"),
     )
+    effect = models.CharField(
+        _("effect"), max_length=10, choices=Effect.choices, default=Effect.REQUIRE
+    )
+    condition = models.TextField(
+        _("condition"),
+        blank=True,
+        validators=[validate_condition],
+        help_text=_(
+            'CEL; empty means always: request.data.amount > 10000 && !("treasury" in user.groups)'
+        ),
+    )
+    severity = models.CharField(
+        _("severity"), max_length=10, choices=Severity.choices, default=Severity.NORMAL
+    )
     required_approvals = models.PositiveSmallIntegerField(
-        _("required approvals"), default=1, validators=[MinValueValidator(1)]
+        _("required approvals"),
+        default=1,
+        validators=[MinValueValidator(1), MaxValueValidator(conf.MAX_APPROVALS)],
+        help_text=_("Distinct persons in all, those of the groups below among them."),
+    )
+    object_permission = models.CharField(
+        _("permission on the object"),
+        max_length=200,
+        blank=True,
+        validators=[validate_object_permission],
+        help_text=_(
+            "Who holds it on the very object that is called may decide too: bank.approve_account"
+        ),
     )
     decide_within = models.DurationField(
         _("decide within"),
@@ -68,6 +83,7 @@ class ApprovalPolicy(models.Model):
     rejection_cooldown = models.DurationField(
         _("rejection cool-down"),
         default=timedelta(minutes=5),
+        validators=[validate_cooldown],
         help_text=_("How long the same requester may not ask again for the same object."),
     )
     require_reason = models.BooleanField(
@@ -75,6 +91,27 @@ class ApprovalPolicy(models.Model):
         default=False,
         help_text=_("Refuse calls without a meaningful Approval-Reason header."),
     )
+    reason_pattern = models.CharField(
+        _("reason pattern"),
+        max_length=200,
+        blank=True,
+        validators=[validate_pattern],
+        help_text=_(r"The reason must contain this regular expression: \b(INC|CHG)-\d{4,}\b"),
+    )
+    require_approval_id = models.BooleanField(
+        _("require the approval id"),
+        default=False,
+        help_text=_("The repeated call runs only if its Approval-Id header names the approval."),
+    )
+    fallback = models.TextField(
+        _("fallback"),
+        blank=True,
+        validators=[validate_addresses],
+        help_text=_("E-mail addresses, one per line, told when nobody is left who could decide."),
+    )
+    # Kept for its requests, out of force for good.
+    archived = models.BooleanField(_("archived"), default=False, editable=False)
+    # The number of the newest `PolicyVersion`; `versions.record` alone advances it.
     version = models.PositiveIntegerField(_("version"), default=0, editable=False)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     updated_at = models.DateTimeField(_("updated at"), auto_now=True)
@@ -89,6 +126,10 @@ class ApprovalPolicy(models.Model):
                 condition=models.Q(required_approvals__gte=1),
                 name="jit_policy_at_least_one_approval",
             ),
+            models.CheckConstraint(
+                condition=models.Q(archived=False) | models.Q(enabled=False),
+                name="jit_policy_archived_is_out_of_force",
+            ),
         ]
         indexes = [
             # The match: enabled policies in the order they are asked.
@@ -99,17 +140,44 @@ class ApprovalPolicy(models.Model):
         """Return the name."""
         return self.name
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save as a new version: requests remember under which one they were opened."""
-        self.version += 1
-        if kwargs.get("update_fields") is not None:
-            kwargs["update_fields"] = {*kwargs["update_fields"], "version", "updated_at"}
-        super().save(*args, **kwargs)
-
     def names(self, action: str) -> bool:
         """Tell whether one of the globs matches the action label, case and all."""
-        globs = (line.strip() for line in self.actions.split("\n"))
-        return any(fnmatchcase(action, glob) for glob in globs if glob)
+        return any(fnmatchcase(action, glob) for glob in self.globs)
+
+    @property
+    def globs(self) -> list[str]:
+        """The action globs, one per line of `actions`."""
+        return [line.strip() for line in self.actions.split("\n") if line.strip()]
+
+
+class PolicyGroupRequirement(models.Model):
+    """So many of a policy's approvals must come from members of this group. One person fills one place."""
+
+    policy = models.ForeignKey(
+        ApprovalPolicy, on_delete=models.CASCADE, related_name="group_requirements"
+    )
+    # A group that vanished would lower the bar: it stays while a policy counts on it.
+    group = models.ForeignKey(Group, on_delete=models.PROTECT, related_name="+")
+    count = models.PositiveSmallIntegerField(
+        _("approvals"),
+        default=1,
+        validators=[MinValueValidator(1), MaxValueValidator(conf.MAX_APPROVALS)],
+    )
+
+    class Meta:
+        verbose_name = _("group requirement")
+        verbose_name_plural = _("group requirements")
+        ordering = ("group__name", "id")
+        constraints = [
+            models.UniqueConstraint(fields=["policy", "group"], name="jit_requirement_once"),
+            models.CheckConstraint(
+                condition=models.Q(count__gte=1), name="jit_requirement_at_least_one"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        """Return the count and the group."""
+        return f"{self.count} of {self.group}"
 
 
 class PolicyUserPermission(UserObjectPermissionBase):

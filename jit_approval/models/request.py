@@ -12,7 +12,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from jit_approval.querysets import ApprovalRequestQuerySet
-from jit_approval.states import Outcome, Status, Verdict
+from jit_approval.states import Outcome, Severity, Status, Verdict
 
 if TYPE_CHECKING:
     from django.db.models.fields.related_descriptors import RelatedManager
@@ -71,6 +71,17 @@ class ApprovalRequest(models.Model):
     policy_slug = models.CharField(_("policy"), max_length=100, blank=True)
     policy_version = models.PositiveIntegerField(default=0)
     required_approvals = models.PositiveSmallIntegerField(_("required approvals"), default=1)
+    # [[group's key, name, count], …]: so many of the approvals come from its members.
+    group_requirements = models.JSONField(default=list, editable=False)
+    # Key and name of the permission whose holders on the object itself may decide too.
+    object_permission = models.BigIntegerField(null=True, editable=False)
+    object_permission_label = models.CharField(max_length=200, blank=True, editable=False)
+    require_approval_id = models.BooleanField(default=False, editable=False)
+    severity = models.CharField(
+        _("severity"), max_length=10, choices=Severity.choices, default=Severity.NORMAL
+    )
+    # Votes cannot be counted by SQL alone: groups are to be represented, or a stand-in has voted.
+    weighed = models.BooleanField(default=False, editable=False)
     usable_within = models.DurationField(_("usable within"))
     rejection_cooldown = models.DurationField()
 

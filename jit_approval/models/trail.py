@@ -35,6 +35,10 @@ class Decision(models.Model):
     person = models.CharField(max_length=254, editable=False)
     verdict = models.CharField(_("verdict"), max_length=10, choices=Verdict.choices)
     comment = models.TextField(_("comment"), blank=True)
+    # Names of those on whose authority a stand-in voted; empty where the decider's own sufficed.
+    on_behalf_of = models.JSONField(_("on behalf of"), default=list)
+    # Persons tied to the decider by a delegation at that moment: of such a pair, one counts.
+    linked = models.JSONField(default=list, editable=False)
     created_at = models.DateTimeField(_("decided at"))
 
     objects = DecisionManager()
@@ -58,11 +62,16 @@ class Decision(models.Model):
 class AuditEvent(models.Model):
     """One thing that happened to a request, chained to the one before by hash.
 
-    `body` is the canonical JSON (RFC 8785) whose SHA-256, after `previous_hash`, is `hash`.
+    `body` is the canonical JSON (RFC 8785) whose SHA-256, after `previous_hash`, is `hash`. What happened
+    outside any request (a call allowed or denied by policy, a policy changed) is a chain of one.
     """
 
     approval_request = models.ForeignKey(
-        ApprovalRequest, on_delete=models.PROTECT, related_name="audit_events", db_index=False
+        ApprovalRequest,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="audit_events",
+        db_index=False,
     )
     sequence = models.PositiveIntegerField(_("number"))
     kind = models.CharField(_("event"), max_length=32)
@@ -117,11 +126,18 @@ class Notification(models.Model):
         CANCELLED = "cancelled", _("cancelled")
         REVOKED = "revoked", _("revoked")
         UNKNOWN = "unknown", _("outcome unknown")
+        UNAVAILABLE = "unavailable", _("nobody could decide")
 
+    # NULL: about no request, for none could be opened; `facts` says what happened.
     approval_request = models.ForeignKey(
-        ApprovalRequest, on_delete=models.PROTECT, related_name="notifications", db_index=False
+        ApprovalRequest,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="notifications",
+        db_index=False,
     )
-    event = models.CharField(_("event"), max_length=10, choices=Event.choices)
+    facts = models.JSONField(default=dict)
+    event = models.CharField(_("event"), max_length=12, choices=Event.choices)
     # "" on the outbox row itself, else the user's primary key.
     recipient = models.CharField(_("recipient"), max_length=254, blank=True)
     address = models.CharField(_("address"), max_length=254, blank=True)

@@ -99,6 +99,7 @@ def _still_pending() -> Exists:
 def _fan_out(row: Row) -> None:
     """Make the recipients' rows; made twice, the second set is ignored by the unique constraint."""
     try:
+        assert row.approval_request is not None  # noqa: S101 - alerts have their recipient from the start
         people = list(recipients.of(row.event, row.approval_request))
         if not people:
             logger.warning(

@@ -37,6 +37,8 @@ class Message:
 def compose(notification: Notification, *, now: datetime) -> Message:
     """Return what this notification's recipient reads. `now` is the database's time."""
     approval_request = notification.approval_request
+    if approval_request is None:
+        return _alert(notification.facts)
     for_requester = notification.recipient == str(approval_request.requester_id)
     facts = _facts(approval_request, now)
     facts["link"] = _status_link(approval_request) if for_requester else _link(approval_request)
@@ -44,6 +46,14 @@ def compose(notification: Notification, *, now: datetime) -> Message:
     body = render_to_string(f"jit_approval/mail/{notification.event}.txt", facts)
     # Lines that say nothing in this case leave more than one empty line behind.
     return Message(_subject(notification.event, facts), sub(r"\n{3,}", "\n\n", body).strip() + "\n")
+
+
+def _alert(facts: Mapping[str, Any]) -> Message:
+    """Return what the fallback reads of a call that nobody could have decided."""
+    shown = {name: visible(str(value)) for name, value in facts.items()}
+    body = render_to_string("jit_approval/mail/unavailable.txt", shown)
+    subject = f"{_('Nobody can decide')}: {_shortened(shown['action'])}"
+    return Message(subject, sub(r"\n{3,}", "\n\n", body).strip() + "\n")
 
 
 def _subject(event: str, facts: Mapping[str, Any]) -> str:

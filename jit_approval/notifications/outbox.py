@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from jit_approval import prepared, queue
 from jit_approval.models import ApprovalRequest, Notification
@@ -19,3 +21,26 @@ def write(
     )
     prepared.insert(notification, using=using)
     queue.enqueue(DELIVER, notification.pk, using=using)
+
+
+def alert(facts: Mapping[str, Any], address: str, *, at: datetime, using: str) -> None:
+    """Add a message about no request, to one address, and queue its delivery.
+
+    With no address it is kept for the record, as one that could not be sent.
+    """
+    notification = Notification(
+        event=Notification.Event.UNAVAILABLE,
+        facts=dict(facts),
+        recipient=address or "nobody",
+        address=address,
+        channel="email",
+        state=Notification.State.WAITING if address else Notification.State.FAILED,
+        error=""
+        if address
+        else "No fallback address: neither the policy nor the settings name one.",
+        created_at=at,
+        next_attempt_at=at,
+    )
+    prepared.insert(notification, using=using)
+    if address:
+        queue.enqueue(DELIVER, notification.pk, using=using)

@@ -30,11 +30,8 @@ def of(event: str, approval_request: ApprovalRequest) -> Iterator[Recipient]:
 
 
 def _deciders(approval_request: ApprovalRequest) -> Iterator[Recipient]:
-    behind = set(approval_request.persons)
-    for user in policies.deciders(approval_request.policy_id).order_by("pk").iterator():
-        is_requester = user.pk == approval_request.requester_id
-        if not is_requester and policies.person_of(user) not in behind:
-            yield from _reachable(user)
+    for user in policies.deciders_of(approval_request):
+        yield from _reachable(user)
 
 
 def _requester(approval_request: ApprovalRequest) -> Iterator[Recipient]:

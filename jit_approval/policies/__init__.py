@@ -1,0 +1,46 @@
+"""Which terms a call is held on, and who may decide it. One place, used by gate, services, admin and API."""
+
+from jit_approval.policies.authority import authority_of_user_sql, user_key, valid_votes_sql
+from jit_approval.policies.deciders import (
+    DECIDE,
+    Standing,
+    decidable_by,
+    deciders,
+    deciders_of,
+    ensure_may_decide,
+    has_quorum,
+    may_decide,
+    quorum_is_reachable,
+    with_authority,
+)
+from jit_approval.policies.matching import Considered, Match, Trouble, choose, explain, match, named
+from jit_approval.policies.persons import database, is_behind, person_of
+from jit_approval.policies.terms import still_covers, terms
+
+__all__ = [
+    "DECIDE",
+    "Considered",
+    "Match",
+    "Standing",
+    "Trouble",
+    "authority_of_user_sql",
+    "choose",
+    "database",
+    "decidable_by",
+    "deciders",
+    "deciders_of",
+    "ensure_may_decide",
+    "explain",
+    "has_quorum",
+    "is_behind",
+    "match",
+    "may_decide",
+    "named",
+    "person_of",
+    "quorum_is_reachable",
+    "still_covers",
+    "terms",
+    "user_key",
+    "valid_votes_sql",
+    "with_authority",
+]

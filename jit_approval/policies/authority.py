@@ -1,0 +1,288 @@
+"""Who holds the permission to decide, as SQL put together once per database.
+
+By hand, for it runs inside every decision and every consuming UPDATE: 0.4 ms against 2.9 ms through the ORM.
+Names come from models, never from a caller; what a caller sends travels as parameters.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
+from django.db import connections, models
+from guardian.models import GroupObjectPermissionBase, UserObjectPermissionBase
+
+from jit_approval import clock
+from jit_approval.models import (
+    ApprovalRequest,
+    Decision,
+    Delegation,
+    PolicyGroupPermission,
+    PolicyUserPermission,
+)
+from jit_approval.policies.persons import database
+from jit_approval.states import Verdict
+
+
+def authority_of_user_sql() -> str:
+    """Return SQL that is 1 where user `%s` may decide under the policy of the outer approval request."""
+    return _authority_of_user_sql(database(), get_user_model())
+
+
+@cache
+def _authority_of_user_sql(alias: str, user_model: Any) -> str:
+    quote = connections[alias].ops.quote_name
+    users, key = quote(user_model._meta.db_table), quote(_pk_column(user_model))
+    condition = _basic(alias, user_model, policy=_of_request(alias, "policy_id"))
+    exists = f"EXISTS (SELECT 1 FROM {users} u WHERE u.{key} = %s AND {condition})"  # noqa: S608
+    return f"CASE WHEN {exists} THEN 1 ELSE 0 END"
+
+
+@cache
+def authority_of_any_sql(alias: str, user_model: Any) -> str:
+    """Return SQL that is 1 where user `%s` (three times), or who they stand in for, may decide the outer request.
+
+    Authority by the permission on the object counts. A requester's stand-in never has it.
+    """
+    quote = connections[alias].ops.quote_name
+    users, key = quote(user_model._meta.db_table), quote(_pk_column(user_model))
+    full = _full(
+        alias,
+        user_model,
+        *(_of_request(alias, name) for name in ("policy_id", "object_permission", "object_pk")),
+    )
+    lent = f"SELECT g.delegator_id FROM {in_force_sql(alias)} AND g.stand_in_id = %s"  # noqa: S608
+    policy, requester = _of_request(alias, "policy_id"), _of_request(alias, "requester_id")
+    return (
+        f"CASE WHEN EXISTS (SELECT 1 FROM {users} u WHERE (u.{key} = %s OR u.{key} IN "  # noqa: S608
+        f"({lent} AND (g.policy_id IS NULL OR g.policy_id = {policy}))) AND {full}) "
+        f"AND NOT EXISTS ({lent} AND g.delegator_id = {requester}) THEN 1 ELSE 0 END"
+    )
+
+
+@cache
+def in_force_sql(alias: str) -> str:
+    """Return SQL, for after FROM, of the delegations in force, as `g`; a condition is to follow with AND."""
+    quote = connections[alias].ops.quote_name
+    now = clock.now_sql(alias)
+    return (
+        f"{quote(Delegation._meta.db_table)} g WHERE g.revoked_at IS NULL "
+        f"AND g.starts_at <= {now} AND g.ends_at > {now}"
+    )
+
+
+@cache
+def able_sql(alias: str, user_model: Any) -> str:
+    """Return a condition on the user `u`: has authority of their own over policy, permission and object.
+
+    Parameters: policy, policy, then `(permission, permission, …)` as `able_params` lays them out.
+    """
+    return _full(alias, user_model, "%s", "%s", "%s")
+
+
+def able_params(alias: str, policy: Any, permission: Any, object_pk: str) -> tuple[Any, ...]:
+    """Return the parameters of `able_sql`, in order."""
+    pairs = len(_object_tables(alias))
+    return (policy, policy, permission, permission, *((permission, object_pk) * pairs))
+
+
+def user_key(user: Any, alias: str) -> Any:
+    """Return the user's primary key as a parameter of this SQL."""
+    return user._meta.pk.get_db_prep_value(user.pk, connections[alias])
+
+
+def valid_votes_sql() -> str:
+    """Return SQL for the number of approvals of the outer request whose givers are deciders still.
+
+    By the policy's own permission: what rests on a delegation or on the object is counted by `has_quorum`.
+    """
+    return _valid_votes_sql(database(), get_user_model())
+
+
+@cache
+def _valid_votes_sql(alias: str, user_model: Any) -> str:
+    quote = connections[alias].ops.quote_name
+    users, key = quote(user_model._meta.db_table), quote(_pk_column(user_model))
+    votes = quote(Decision._meta.db_table)
+    condition = _basic(alias, user_model, policy=_of_request(alias, "policy_id"))
+    return (
+        f"(SELECT COUNT(*) FROM {votes} v JOIN {users} u ON u.{key} = v.{quote('decider_id')} "  # noqa: S608
+        f"WHERE v.{quote('approval_request_id')} = {_of_request(alias, 'id')} "
+        f"AND v.{quote('verdict')} = '{Verdict.APPROVE.value}' AND {condition})"
+    )
+
+
+def _of_request(alias: str, column: str) -> str:
+    quote = connections[alias].ops.quote_name
+    return f"{quote(ApprovalRequest._meta.db_table)}.{quote(column)}"
+
+
+def _basic(alias: str, user_model: Any, policy: str) -> str:
+    """Return a condition on the user `u`: active, and may decide under the policy (SQL, used twice)."""
+    names = _names(alias, user_model)
+    return _AUTHORITY.format(u="u", policy=policy, more="", **names)
+
+
+def _full(alias: str, user_model: Any, policy: str, permission: str, object_pk: str) -> str:
+    """Return the same, where the permission on the object counts too."""
+    names = _names(alias, user_model)
+    more = _OBJECT.format(u="u", permission_key=permission, **names)
+    for table in _object_tables(alias):
+        more += " OR " + table.format(
+            u="u", permission_key=permission, object_pk=object_pk, **names
+        )
+    return _AUTHORITY.format(u="u", policy=policy, more=f" OR {more}", **names)
+
+
+@cache
+def holders_sql(alias: str, user_model: Any) -> str:
+    """Return SQL for the keys of all who hold the permission: model-wide, or on the policy `%s` (twice)."""
+    return _HOLDERS.format(**_names(alias, user_model))
+
+
+@cache
+def object_holders_sql(alias: str, user_model: Any) -> str:
+    """Return SQL for the keys of all who hold a permission on an object.
+
+    Parameters: the permission, twice; then permission and object for each table (`able_params` without policy).
+    """
+    names = _names(alias, user_model)
+    parts = [_OBJECT_HOLDERS.format(**names)]
+    for model, of_user in _object_models():
+        parts.append(_holders_of(alias, model, of_user).format(**names))
+    return " UNION ALL ".join(parts)
+
+
+@cache
+def is_decider_sql(alias: str, user_model: Any) -> str:
+    """Return a condition on rows of the user table: a decider by permission. Parameters as `holders_sql`."""
+    names = _names(alias, user_model)
+    holders = holders_sql(alias, user_model)
+    return (
+        f"is_active = {names['true']} AND (is_superuser = {names['true']} "
+        f"OR {names['pk']} IN ({holders}))"
+    )
+
+
+def _names(alias: str, user_model: Any) -> dict[str, str]:
+    quote = connections[alias].ops.quote_name
+    return {
+        "permission": quote(Permission._meta.db_table),
+        "types": quote(ContentType._meta.db_table),
+        "by_user": quote(user_model.user_permissions.through._meta.db_table),
+        "by_user_user": quote(user_model.user_permissions.field.m2m_column_name()),
+        "members": quote(user_model.groups.through._meta.db_table),
+        "members_user": quote(user_model.groups.field.m2m_column_name()),
+        "by_group": quote(Group.permissions.through._meta.db_table),
+        "policy_user": quote(PolicyUserPermission._meta.db_table),
+        "policy_group": quote(PolicyGroupPermission._meta.db_table),
+        "pk": quote(_pk_column(user_model)),
+        "true": "TRUE" if connections[alias].vendor == "postgresql" else "1",
+    }
+
+
+# --- permissions on the object that is called ---------------------------------------------------------------
+
+
+@cache
+def _object_models() -> tuple[tuple[Any, bool], ...]:
+    """Return guardian's tables of this project, generic and direct, and whether each is of users."""
+    ours = (PolicyUserPermission, PolicyGroupPermission)
+    return tuple(
+        (model, issubclass(model, UserObjectPermissionBase))
+        for model in apps.get_models()
+        if issubclass(model, UserObjectPermissionBase | GroupObjectPermissionBase)
+        and model not in ours
+    )
+
+
+def _is_this_object(alias: str, model: Any, object_pk: str) -> str:
+    """Return a condition on the row `x` of one of those tables: it is about the object."""
+    quote = connections[alias].ops.quote_name
+    names = {field.name for field in model._meta.concrete_fields}
+    if "object_pk" in names:
+        return f"x.object_pk = {object_pk}"
+    column = model._meta.get_field("content_object")
+    text = {"mysql": "CHAR", "sqlite": "TEXT"}.get(connections[alias].vendor, "VARCHAR")
+    key = f"CAST(x.{quote(column.column)} AS {text})"
+    if isinstance(column.target_field, models.UUIDField):
+        # Without a type of their own, some databases keep the hyphens and some do not.
+        return f"REPLACE({key}, '-', '') = REPLACE({object_pk}, '-', '')"
+    return f"{key} = {object_pk}"
+
+
+@cache
+def _object_tables(alias: str) -> tuple[str, ...]:
+    """Return, for each such table, a condition on user `{u}`, `{permission_key}` and `{object_pk}`."""
+    quote = connections[alias].ops.quote_name
+    found = []
+    for model, of_user in _object_models():
+        table, is_it = quote(model._meta.db_table), _is_this_object(alias, model, "{object_pk}")
+        source = (
+            f"{table} x WHERE x.user_id = {{u}}.{{pk}}"
+            if of_user
+            else f"{table} x JOIN {{members}} m ON m.group_id = x.group_id "
+            "WHERE m.{members_user} = {u}.{pk}"
+        )
+        found.append(
+            f"(SELECT 1 FROM {source} AND x.permission_id = {{permission_key}} "  # noqa: S608
+            f"AND {is_it} LIMIT 1) = 1"
+        )
+    return tuple(found)
+
+
+def _holders_of(alias: str, model: Any, of_user: bool) -> str:
+    table = connections[alias].ops.quote_name(model._meta.db_table)
+    is_it = _is_this_object(alias, model, "%s")
+    where = f"WHERE x.permission_id = %s AND {is_it}"
+    if of_user:
+        return f"SELECT x.user_id FROM {table} x {where}"  # noqa: S608
+    return (
+        f"SELECT m.{{members_user}} FROM {table} x "  # noqa: S608
+        f"JOIN {{members}} m ON m.group_id = x.group_id {where}"
+    )
+
+
+# From one user to the permission. `(SELECT 1 … LIMIT 1) = 1`, for PostgreSQL plans each EXISTS under an OR twice.
+_AUTHORITY = """{u}.is_active = {true} AND ({u}.is_superuser = {true} OR (
+SELECT 1 FROM {permission} p JOIN {types} t ON t.id = p.content_type_id
+WHERE t.app_label = 'jit_approval' AND t.model = 'approvalpolicy' AND p.codename = 'decide' AND (
+(SELECT 1 FROM {by_user} x WHERE x.{by_user_user} = {u}.{pk} AND x.permission_id = p.id LIMIT 1) = 1
+OR (SELECT 1 FROM {policy_user} x WHERE x.user_id = {u}.{pk}
+AND x.content_object_id = {policy} AND x.permission_id = p.id LIMIT 1) = 1
+OR (SELECT 1 FROM {members} m
+LEFT JOIN {by_group} x ON x.group_id = m.group_id AND x.permission_id = p.id
+LEFT JOIN {policy_group} y ON y.group_id = m.group_id
+AND y.content_object_id = {policy} AND y.permission_id = p.id
+WHERE m.{members_user} = {u}.{pk} AND (x.id IS NOT NULL OR y.id IS NOT NULL) LIMIT 1) = 1
+) LIMIT 1) = 1{more})"""
+
+# Who holds the permission for every object of its kind.
+_OBJECT = """(SELECT 1 FROM {by_user} x WHERE x.{by_user_user} = {u}.{pk}
+AND x.permission_id = {permission_key} LIMIT 1) = 1
+OR (SELECT 1 FROM {members} m JOIN {by_group} x ON x.group_id = m.group_id
+WHERE m.{members_user} = {u}.{pk} AND x.permission_id = {permission_key} LIMIT 1) = 1"""
+
+_OBJECT_HOLDERS = """SELECT x.{by_user_user} FROM {by_user} x WHERE x.permission_id = %s
+UNION ALL SELECT m.{members_user} FROM {by_group} x JOIN {members} m ON m.group_id = x.group_id
+WHERE x.permission_id = %s"""
+
+# From the permission to its holders, each branch by index: never all memberships, nor all users with any permission.
+_HOLDERS = """WITH d AS (SELECT p.id FROM {permission} p JOIN {types} t ON t.id = p.content_type_id
+WHERE t.app_label = 'jit_approval' AND t.model = 'approvalpolicy' AND p.codename = 'decide')
+SELECT x.{by_user_user} FROM {by_user} x WHERE x.permission_id = (SELECT d.id FROM d)
+UNION ALL SELECT m.{members_user} FROM {by_group} x JOIN {members} m ON m.group_id = x.group_id
+WHERE x.permission_id = (SELECT d.id FROM d)
+UNION ALL SELECT x.user_id FROM {policy_user} x
+WHERE x.content_object_id = %s AND x.permission_id = (SELECT d.id FROM d)
+UNION ALL SELECT m.{members_user} FROM {policy_group} x JOIN {members} m ON m.group_id = x.group_id
+WHERE x.content_object_id = %s AND x.permission_id = (SELECT d.id FROM d)"""
+
+
+def _pk_column(model: Any) -> str:
+    column: str = model._meta.pk.column
+    return column

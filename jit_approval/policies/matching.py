@@ -1,0 +1,153 @@
+"""Which policy a call falls under, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connections, models
+
+from jit_approval import conditions, prepared
+from jit_approval.models import ApprovalPolicy, PolicyGroupRequirement
+from jit_approval.policies.persons import database
+from jit_approval.policies.terms import strictness
+from jit_approval.states import Effect
+
+Facts = Callable[[], Mapping[str, Any]]
+"""What conditions are asked about; called only when there is a condition to ask."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A policy whose condition could not be evaluated, and why."""
+
+    policy: ApprovalPolicy
+    error: str
+
+
+@dataclass(frozen=True)
+class Considered:
+    """What one policy came to. `verdict` is a word for programs, `why` a sentence for people."""
+
+    policy: ApprovalPolicy
+    verdict: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Match:
+    """The policy a call falls under, if any, and what was met on the way to it."""
+
+    policy: ApprovalPolicy | None = None
+    troubles: tuple[Trouble, ...] = ()
+    # Shadow policies that would have matched; one whose condition failed is among the troubles too.
+    observed: tuple[ApprovalPolicy, ...] = ()
+    considered: tuple[Considered, ...] = ()
+
+    @property
+    def effect(self) -> str:
+        """What is to be done; without a policy, the gate's own default."""
+        return Effect.REQUIRE if self.policy is None else self.policy.effect
+
+
+def _extras(alias: str) -> tuple[prepared.Extra, ...]:
+    quote = connections[alias].ops.quote_name
+    requirements = quote(PolicyGroupRequirement._meta.db_table)
+    policies = quote(ApprovalPolicy._meta.db_table)
+    sql = (
+        f"CASE WHEN EXISTS (SELECT 1 FROM {requirements} g "  # noqa: S608 - names alone
+        f"WHERE g.policy_id = {policies}.{quote('id')}) THEN 1 ELSE 0 END"
+    )
+    return (("has_groups", sql, models.IntegerField()),)
+
+
+_POLICIES = prepared.Select(ApprovalPolicy, extras=_extras, without=("description", "fallback"))
+
+
+def named(action: str) -> list[ApprovalPolicy]:
+    """Return the enabled policies that name the action, in the order they are asked. One query."""
+    enabled = _POLICIES.rows(
+        using=database(), where={"enabled": True}, tail="ORDER BY priority, id"
+    )
+    return [policy for policy in enabled if policy.names(action)]
+
+
+def match(action: str, facts: Facts = dict, *, or_default: bool = True) -> Match:
+    """Return what an action falls under; see `choose`. One query."""
+    return choose(named(action), facts, or_default=or_default)
+
+
+def choose(candidates: Iterable[ApprovalPolicy], facts: Facts, *, or_default: bool) -> Match:
+    """Return the first of the candidates, in order, whose condition holds.
+
+    A condition that fails never lowers the bar: the strictest of the policies that failed before the first
+    clean match, and of that match, is the one. `allow` that fails does not match. Where nothing matches
+    cleanly, `or_default` lets the terms of the settings take part too.
+    """
+    troubles: list[Trouble] = []
+    observed: list[ApprovalPolicy] = []
+    failed: list[ApprovalPolicy | None] = []
+    clean: list[ApprovalPolicy | None] = []
+    for policy in candidates:
+        if clean and policy.effect != Effect.OBSERVE:
+            continue
+        holds, error = _ask(policy, facts)
+        if error:
+            troubles.append(Trouble(policy, error))
+        if policy.effect == Effect.OBSERVE:
+            observed += [policy] if holds or error else []
+        elif error:
+            failed += [policy] if policy.effect != Effect.ALLOW else []
+        elif holds:
+            clean.append(policy)
+    options = [*failed, *(clean or ([None] if or_default else []))]
+    chosen = options[0] if len(options) == 1 else max(options, key=strictness, default=None)
+    return Match(chosen, tuple(troubles), tuple(observed))
+
+
+def _ask(policy: ApprovalPolicy, facts: Facts) -> tuple[bool, str]:
+    """Return whether the condition holds, or why that is not known."""
+    if not policy.condition.strip():
+        return True, ""
+    try:
+        return conditions.evaluate(policy.condition, facts()), ""
+    except conditions.ConditionFailed as error:
+        return False, str(error)
+
+
+def explain(action: str, facts: Facts = dict, *, or_default: bool = True) -> Match:
+    """Return the match, with what every policy came to: those out of force and of other actions too."""
+    rows = _POLICIES.rows(using=database(), where={}, tail="ORDER BY priority, id")
+    asked = [policy for policy in rows if policy.enabled and policy.names(action)]
+    found = choose(asked, facts, or_default=or_default)
+    considered = tuple(_considered(policy, action, facts, found) for policy in rows)
+    return Match(found.policy, found.troubles, found.observed, considered)
+
+
+def _considered(policy: ApprovalPolicy, action: str, facts: Facts, found: Match) -> Considered:
+    verdict, why = _out_of_question(policy, action) or _asked(policy, facts, found)
+    return Considered(policy, verdict, why)
+
+
+def _out_of_question(policy: ApprovalPolicy, action: str) -> tuple[str, str] | None:
+    if policy.archived:
+        return "archived", "It is archived."
+    if not policy.enabled:
+        return "disabled", "It is disabled."
+    if not policy.names(action):
+        return "other_action", f"Its globs do not name {action}."
+    return None
+
+
+def _asked(policy: ApprovalPolicy, facts: Facts, found: Match) -> tuple[str, str]:
+    if found.policy is not None and policy.pk == found.policy.pk:
+        return "matches", "It applies."
+    holds, error = _ask(policy, facts)
+    if error:
+        return "condition_failed", f"Its condition failed: {error}"
+    if not holds:
+        return "condition_false", "Its condition does not hold."
+    if policy.effect == Effect.OBSERVE:
+        return "observes", "It only observes."
+    return "later", "Another one comes first, or is stricter."
