@@ -6,7 +6,7 @@ nothing changed. Who moves, moves by one conditional UPDATE, so of any number th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,7 +29,7 @@ from jit_approval.notifications import outbox
 from jit_approval.policies import delegations
 from jit_approval.policies.terms import fits_pattern
 from jit_approval.redaction import seen, visible
-from jit_approval.states import Outcome, Status, Verdict
+from jit_approval.states import OPEN, Outcome, Status, Verdict
 from jit_approval.transitions import ensure_durable
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "expire",
     "find",
     "is_meaningful",
+    "note",
     "open_request",
     "record_outcome",
     "reject",
@@ -68,11 +69,16 @@ _WITH_VOTES = prepared.Select(
 
 
 def open_request(
-    call: Call, terms: Terms, *, troubles: Sequence[policies.Trouble] = ()
+    call: Call,
+    terms: Terms,
+    *,
+    troubles: Sequence[policies.Trouble] = (),
+    also: Callable[[ApprovalRequest, str], None] | None = None,
 ) -> ApprovalRequest:
     """Hold a call: write the pending request, its first event and the message to its deciders.
 
-    `troubles`: conditions that failed on the way to these terms, for the record.
+    `troubles`: conditions that failed on the way to these terms, for the record. `also(row, alias)` writes
+    what belongs to the request, in the same transaction.
 
     Raises:
         ReasonRequired: the terms want a reason and the call gives none worth the name.
@@ -83,7 +89,10 @@ def open_request(
     _ensure_reason(call.shown.reason, terms)
     try:
         with transitions.durable() as alias:
-            return _open(call, terms, troubles, alias)
+            row = _open(call, terms, troubles, alias)
+            if also is not None:
+                also(row, alias)
+            return row
     except ApprovalUnavailable:
         verdicts.alert_unavailable(call, terms)
         raise
@@ -329,6 +338,20 @@ def _ensure_reason(reason: str, terms: Terms) -> None:
         raise ReasonRequired("Say why in the Approval-Reason header.")
     if not fits_pattern(reason, terms.reason_pattern):
         raise ReasonRequired(f"The Approval-Reason must contain {terms.reason_pattern}.")
+
+
+def note(approval_request: ApprovalRequest, kind: str, *, by: Any, data: Mapping[str, Any]) -> None:
+    """Add an event that changes nothing to an open request.
+
+    Raises:
+        IllegalTransition: the request is not open any more.
+    """
+    with transitions.durable() as alias:
+        row = transitions.locked(approval_request.pk, alias)
+        if row.status not in OPEN:
+            raise IllegalTransition("The request is closed.")
+        where = {"status": row.status}
+        transitions.advance(row, kind, by=by, alias=alias, at=row.now, data=data, where=where)
 
 
 def is_meaningful(reason: str) -> bool:

@@ -16,7 +16,7 @@ from django.apps import apps
 from django.db import connections, router
 from django.db.models import Model, Q
 
-from jit_approval import policies, services
+from jit_approval import policies, policy_changes, services
 from jit_approval.exceptions import IllegalTransition
 from jit_approval.models import ApprovalRequest
 from jit_approval.notifications import delivery
@@ -51,6 +51,8 @@ def sweep() -> dict[str, int]:
     raises is logged and left for the next sweep.
     """
     return {
+        # First: an approved change whose process died has little time left.
+        "changes": policy_changes.make_all(),
         "expired": _each(_requests().overdue, _expire),
         "unknown": _each(_requests().lost, _give_up_on),
         "told": _send_what_waits(),

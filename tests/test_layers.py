@@ -24,7 +24,9 @@ LAYERS = (
     "verdicts",
     "services",
     # glue: parses input, calls one service, shapes the answer
-    "execution capture facts body problems gate gated handlers permissions api urls admin tasks "
+    "facts",
+    "policy_changes membership inventory explaining",
+    "execution capture body problems gate gated handlers permissions api urls admin tasks "
     "middleware checks apps management templatetags",
 )
 LAYER_OF = {module: rank for rank, modules in enumerate(LAYERS) for module in modules.split()}

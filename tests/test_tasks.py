@@ -20,7 +20,7 @@ from jit_approval.states import Outcome, Status
 from tests import factories, mailers
 
 pytestmark = pytest.mark.django_db
-NOTHING = {"expired": 0, "unknown": 0, "told": 0}
+NOTHING = {"changes": 0, "expired": 0, "unknown": 0, "told": 0}
 
 
 def make_due(*rows: ApprovalRequest) -> None:
@@ -170,7 +170,7 @@ def test_command_sweeps_once_and_says_what_it_did(capsys: pytest.CaptureFixture[
     factories.decider()
     make_due(factories.held())
     call_command("approval_sweep")
-    assert capsys.readouterr().out == "expired=1 unknown=0 told=0\n"
+    assert capsys.readouterr().out == "changes=0 expired=1 unknown=0 told=0\n"
 
 
 def test_queued_names_are_the_tasks() -> None:

@@ -13,9 +13,15 @@ from jit_approval.models.request import ApprovalRequest
 class PolicyVersion(models.Model):
     """One numbered state of a policy, its deciders included, with who made it so, when and why."""
 
+    # A policy that never held a call may be deleted; what it said stays.
     policy = models.ForeignKey(
-        ApprovalPolicy, verbose_name=_("policy"), on_delete=models.CASCADE, related_name="versions"
+        ApprovalPolicy,
+        verbose_name=_("policy"),
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="versions",
     )
+    slug = models.CharField(_("slug"), max_length=100)
     number = models.PositiveIntegerField(_("version"))
     at = models.DateTimeField(_("at"))
     # NULL and no label: changed past the admin and the command.
@@ -41,7 +47,7 @@ class PolicyVersion(models.Model):
 
     def __str__(self) -> str:
         """Return the policy and the number."""
-        return f"{self.policy} v{self.number}"
+        return f"{self.slug} v{self.number}"
 
 
 class PolicyChange(models.Model):
