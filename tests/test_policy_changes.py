@@ -260,7 +260,7 @@ def test_durations_are_read_as_they_are_written(text) -> None:
     assert durations.parse(durations.as_text(durations.parse(text))) == durations.parse(text)
 
 
-@pytest.mark.parametrize("text", ["", "15", "m", "15 m", "-5m", "1.5h", "15mm", "١٥m"])
+@pytest.mark.parametrize("text", ["", "15", "m", "15 m", "-5m", "1.5h", "15mm", "\u0661m"])
 def test_what_is_no_duration_is_refused(text) -> None:
     with pytest.raises(ValueError, match="duration"):
         durations.parse(text)
