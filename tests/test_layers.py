@@ -25,9 +25,9 @@ LAYERS = (
     "services",
     # glue: parses input, calls one service, shapes the answer
     "facts",
-    "policy_changes membership inventory explaining",
+    "policy_changes membership explaining",
     "execution capture body problems gate gated handlers permissions api urls admin tasks "
-    "middleware checks apps management templatetags",
+    "middleware checks apps management templatetags routes inventory",
 )
 LAYER_OF = {module: rank for rank, modules in enumerate(LAYERS) for module in modules.split()}
 MODELS = LAYER_OF["models"]

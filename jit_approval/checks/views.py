@@ -17,8 +17,8 @@ from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
 from jit_approval import gated
-from jit_approval.checks.routes import Route, all_routes, is_list
 from jit_approval.middleware import GateBeforeTransaction, carries_gate
+from jit_approval.routes import Route, all_routes, is_list
 
 _MIDDLEWARE = f"{GateBeforeTransaction.__module__}.{GateBeforeTransaction.__qualname__}"
 

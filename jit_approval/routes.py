@@ -1,4 +1,4 @@
-"""Every route of the URLconf that ends in a DRF view, with what the view will be made with."""
+"""Every route of the URLconf: how it reads, and for DRF views what the view will be made with."""
 
 from __future__ import annotations
 
@@ -7,17 +7,34 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
+from django.contrib.admindocs.views import simplify_regex
 from django.urls import URLPattern, URLResolver, get_resolver
+from django.urls.resolvers import RegexPattern
 from rest_framework.views import APIView
 
 from jit_approval import gated
 
 
 @dataclass(frozen=True)
-class Route:
-    """One URL pattern and the view behind it. `kwargs` are the names that the URL gives to it."""
+class Endpoint:
+    """One URL pattern and its callback, of whatever kind.
+
+    `pattern` is what the URLconf says, `path` the same for people (`/customers/<pk>/`), and `kwargs` are the
+    names that the URL gives to the view.
+    """
 
     pattern: str
+    path: str
+    callback: Any
+    kwargs: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One URL pattern and the DRF view behind it; see `Endpoint` for the first ones."""
+
+    pattern: str
+    path: str
     callback: Any
     view: type[APIView]
     initkwargs: Mapping[str, Any]
@@ -26,7 +43,9 @@ class Route:
 
     def __str__(self) -> str:
         """Return the view's dotted name, as a programmer would look for it."""
-        return f"{self.view.__module__}.{self.view.__qualname__}"
+        # All that @api_view makes have this one qualified name.
+        made = self.view.__qualname__ == "WrappedAPIView"
+        return f"{self.view.__module__}.{self.view.__name__ if made else self.view.__qualname__}"
 
     def attribute(self, name: str) -> Any:
         """Return what the view instance will have: the keyword of `as_view` or `@action`, else the class's."""
@@ -83,28 +102,50 @@ def _names_gate(get_permissions: Any) -> bool:
 
 def all_routes() -> list[Route]:
     """Return every route to a DRF view in ROOT_URLCONF, however deeply it is included or decorated."""
+    routes = (as_route(endpoint) for endpoint in all_endpoints())
+    return [route for route in routes if route is not None]
+
+
+def all_endpoints() -> list[Endpoint]:
+    """Return every URL pattern in ROOT_URLCONF that has a callback, in the order they are tried."""
     if not getattr(settings, "ROOT_URLCONF", None):
         return []
-    return list(_walk(get_resolver(), "", frozenset()))
+    return list(_walk(get_resolver(), "", "/", frozenset()))
 
 
-def _walk(resolver: URLResolver, prefix: str, kwargs: frozenset[str]) -> Iterator[Route]:
+def _walk(
+    resolver: URLResolver, prefix: str, readable: str, kwargs: frozenset[str]
+) -> Iterator[Endpoint]:
     for entry in resolver.url_patterns:
-        path = prefix + str(entry.pattern)
+        pattern, path = prefix + str(entry.pattern), readable + _readable(entry.pattern)
         given = kwargs | _kwargs_of(entry)
         if isinstance(entry, URLResolver):
-            yield from _walk(entry, path, given)
-            continue
-        inner = _drf_callback(entry.callback)
-        if inner is not None:
-            yield Route(
-                pattern=path,
-                callback=entry.callback,
-                view=inner.cls,
-                initkwargs=getattr(inner, "initkwargs", {}),
-                actions=getattr(inner, "actions", None),
-                kwargs=given,
-            )
+            yield from _walk(entry, pattern, path, given)
+        else:
+            yield Endpoint(pattern, path, entry.callback, given)
+
+
+def _readable(pattern: Any) -> str:
+    text = str(pattern)
+    if not isinstance(pattern, RegexPattern):
+        return text
+    return simplify_regex(text).removeprefix("/").replace("\\.", ".")
+
+
+def as_route(endpoint: Endpoint) -> Route | None:
+    """Return the endpoint as a route to a DRF view; None if it leads to something else."""
+    inner = _drf_callback(endpoint.callback)
+    if inner is None:
+        return None
+    return Route(
+        pattern=endpoint.pattern,
+        path=endpoint.path,
+        callback=endpoint.callback,
+        view=inner.cls,
+        initkwargs=getattr(inner, "initkwargs", {}),
+        actions=getattr(inner, "actions", None),
+        kwargs=endpoint.kwargs,
+    )
 
 
 def _kwargs_of(entry: URLPattern | URLResolver) -> set[str]:
