@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from datetime import timedelta
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 
 from django.contrib.auth.models import Group
 from django.core.validators import MaxValueValidator, MinValueValidator
@@ -142,12 +145,23 @@ class ApprovalPolicy(models.Model):
 
     def names(self, action: str) -> bool:
         """Tell whether one of the globs matches the action label, case and all."""
-        return any(fnmatchcase(action, glob) for glob in self.globs)
+        return matcher(self.actions)(action)
 
     @property
     def globs(self) -> list[str]:
         """The action globs, one per line of `actions`."""
-        return [line.strip() for line in self.actions.split("\n") if line.strip()]
+        return _globs(self.actions)
+
+
+def _globs(actions: str) -> list[str]:
+    return [line.strip() for line in actions.split("\n") if line.strip()]
+
+
+@lru_cache(maxsize=4096)
+def matcher(actions: str) -> Callable[[str], bool]:
+    """Return what tells whether a label is named by one of the globs, one per line. As `fnmatch.fnmatchcase`."""
+    pattern = re.compile("|".join(f"(?:{translate(glob)})" for glob in _globs(actions)) or r"(?!)")
+    return lambda action: pattern.match(action) is not None
 
 
 class PolicyGroupRequirement(models.Model):

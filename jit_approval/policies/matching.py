@@ -10,6 +10,7 @@ from django.db import connections, models
 
 from jit_approval import conditions, prepared
 from jit_approval.models import ApprovalPolicy, PolicyGroupRequirement
+from jit_approval.models.policy import matcher
 from jit_approval.policies.persons import database
 from jit_approval.policies.terms import strictness
 from jit_approval.states import Effect
@@ -65,12 +66,54 @@ def _extras(alias: str) -> tuple[prepared.Extra, ...]:
 _POLICIES = prepared.Select(ApprovalPolicy, extras=_extras, without=("description", "fallback"))
 
 
+_IN_ORDER = "ORDER BY priority, id"
+# Up to so many policies are read whole, in one query; of more, first their globs.
+_FEW = 50
+
+
+class _Seen:
+    """How many policies were in force when last asked: a guess at the cheaper way, never at the answer."""
+
+    count = 0
+
+
 def named(action: str) -> list[ApprovalPolicy]:
-    """Return the enabled policies that name the action, in the order they are asked. One query."""
-    enabled = _POLICIES.rows(
-        using=database(), where={"enabled": True}, tail="ORDER BY priority, id"
+    """Return the enabled policies that name the action, in the order they are asked.
+
+    One query; where policies are many and some name the action, two. Nothing is kept between calls, so that a
+    policy is in force with the commit that made it.
+    """
+    if _Seen.count > _FEW:
+        keys = _keys_of_named(action)
+        return _whole(action, _only(keys), tuple(keys)) if keys else []
+    return _whole(action)
+
+
+def _whole(
+    action: str, guards: tuple[str, ...] = (), params: tuple[Any, ...] = ()
+) -> list[ApprovalPolicy]:
+    where = {"enabled": True}
+    rows = _POLICIES.rows(
+        using=database(), where=where, guards=guards, params=params, tail=_IN_ORDER
     )
-    return [policy for policy in enabled if policy.names(action)]
+    if not guards:
+        _Seen.count = len(rows)
+    return [policy for policy in rows if policy.names(action)]
+
+
+def _only(keys: list[int]) -> tuple[str, ...]:
+    return (f"id IN ({', '.join(['%s'] * len(keys))})",)
+
+
+def _keys_of_named(action: str) -> list[int]:
+    connection = connections[database()]
+    table = connection.ops.quote_name(ApprovalPolicy._meta.db_table)
+    enabled = "TRUE" if connection.vendor == "postgresql" else "1"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT id, actions FROM {table} WHERE enabled = {enabled}")  # noqa: S608
+        rows = cursor.fetchall()
+    _Seen.count = len(rows)
+    return [key for key, actions in rows if matcher(actions)(action)]
 
 
 def match(action: str, facts: Facts = dict, *, or_default: bool = True) -> Match:
