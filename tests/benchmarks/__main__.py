@@ -102,9 +102,15 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['floor_name']} {row['floor']:.0f}",
         to_floor,
         shape,
-        "" if row["target"] is None else f"<={row['target']}",
+        _target(row),
         reached,
     )
+
+
+def _target(row: dict[str, Any]) -> str:
+    if row["limit"] is not None:
+        return f"<={row['limit'] / 1000:.0f} ms"
+    return "" if row["target"] is None else f"<={row['target']}"
 
 
 if __name__ == "__main__":

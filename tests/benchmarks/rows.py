@@ -31,10 +31,14 @@ class Measured:
     lowest: float
     highest: float
     target: float | None
+    # Most microseconds it may take, where the target is a time and no ratio.
+    limit: float | None = None
 
     @property
     def reached(self) -> bool | None:
         """Whether the target is met; None where there is none."""
+        if self.limit is not None:
+            return self.p50 <= self.limit
         measured = self.to_floor if self.to_shape is None else self.to_shape
         return None if self.target is None else measured <= self.target
 

@@ -34,9 +34,11 @@ def main(database: str, runs: int, rounds: int, pairs: int) -> int:
         print(str(error).splitlines()[0], file=sys.stderr)
         return NOT_REACHABLE
     try:
-        from tests.benchmarks import rows
+        from tests.benchmarks import policies, rows
 
         found = rows.all_rows(runs=runs, rounds=rounds, pairs=pairs, target=_TARGETS[database])
+        limit = policies.LIMIT if database == "postgres" else None
+        found += policies.all_rows(runs=runs, rounds=rounds, limit=limit)
     finally:
         connection.creation.destroy_test_db(name, verbosity=0)
     json.dump({"database": database, "rows": [row.as_dict() for row in found]}, sys.stdout)
