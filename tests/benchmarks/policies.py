@@ -53,6 +53,7 @@ def _make() -> tuple[ApprovalPolicy, object, object]:
     """Return the last policy, one who may decide under it and one who may not."""
     chance = random.Random(0)
     users, groups = get_user_model(), _groups()
+    users.objects.filter(username__startswith="decider").delete()  # of the rows before
     users.objects.bulk_create([users(username=f"person{n}") for n in range(USERS)])
     people = list(users.objects.filter(username__startswith="person").order_by("pk"))
     through = users.groups.through
