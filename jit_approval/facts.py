@@ -9,7 +9,7 @@ from typing import Any
 from django.utils import timezone
 from rest_framework.request import Request
 
-from jit_approval import addresses, conf
+from jit_approval import addresses, conf, policies
 
 
 def of_call(
@@ -26,7 +26,8 @@ def of_call(
         return {
             "action": action,
             "request": {
-                "method": method,
+                # As in action labels: HEAD runs what GET runs, and a condition on the one means both.
+                "method": "GET" if method == "HEAD" else method,
                 "path": http.path,
                 "query": _query(http.GET),
                 "data": data,
@@ -43,10 +44,11 @@ def of_call(
 
 def of_user(user: Any) -> dict[str, Any]:
     """Return what conditions may know of a user. One query, for the groups."""
+    groups = user.groups.using(policies.database())
     return {
         "id": str(user.pk),
         "username": user.get_username(),
-        "groups": sorted(user.groups.values_list("name", flat=True)),
+        "groups": sorted(groups.values_list("name", flat=True)),
         "is_staff": bool(getattr(user, "is_staff", False)),
         "is_superuser": bool(user.is_superuser),
     }

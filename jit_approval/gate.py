@@ -12,10 +12,19 @@ from django.contrib.auth import get_user_model
 from django.db import Error, IntegrityError, connections, router, transaction
 from django.http import Http404
 from rest_framework.exceptions import PermissionDenied
-from rest_framework.request import Request
+from rest_framework.request import Empty, Request
 from rest_framework.views import APIView
 
-from jit_approval import fingerprint, gated, handlers, policies, problems, services, verdicts
+from jit_approval import (
+    body,
+    fingerprint,
+    gated,
+    handlers,
+    policies,
+    problems,
+    services,
+    verdicts,
+)
 from jit_approval.calls import Call
 from jit_approval.capture import capture, parts_without_object
 from jit_approval.exceptions import (
@@ -32,6 +41,8 @@ from jit_approval.states import Effect, Outcome, Status
 logger = logging.getLogger(__name__)
 
 _VERDICT = "_jit_approval_verdict"
+# No policy names the call: good enough for RequiresApprovalByPolicy, not for RequiresApproval beside it.
+_UNNAMED = "_jit_approval_unnamed"
 _DECIDING = "_jit_approval_deciding"
 _SPENT = "_jit_approval_spent"
 _UNSETTLED = (Outcome.RUNNING, Outcome.UNKNOWN)
@@ -60,7 +71,7 @@ def _check_gated(request: Request, view: APIView, method: str, by_policy_only: b
         return _answer_probe(view, method)
     if not gated.is_implemented(view, method):
         return _answer_unimplemented(request, view, method, by_policy_only)
-    if _remembered(request, view):
+    if _remembered(request, view, by_policy_only):
         return True
     if vars(request).get(_DECIDING) is view:
         handlers.disarm(view, method)  # until the outer question is answered
@@ -80,7 +91,7 @@ def _answer_unimplemented(
     """Let DRF answer 405. A view that does its work there instead does it only where no policy names it."""
     if by_policy_only and gated.is_catch_all(view):
         with _closed_on_error():
-            if not policies.named(gated.action_label(view, method)):
+            if _only_observed(policies.named(gated.action_label(view, method))):
                 handlers.let_through(request, view, method)
                 return True
     handlers.disarm_all(view)
@@ -91,7 +102,9 @@ def _decide(request: Request, view: APIView, method: str, by_policy_only: bool) 
     with _closed_on_error():
         action = gated.action_label(view, method)
         candidates = policies.named(action) if by_policy_only else None
-        if candidates == []:
+        if candidates is not None and _only_observed(candidates):
+            _watch(request, view, action, method, candidates)
+            vars(request)[_UNNAMED] = _key(request, view)
             handlers.let_through(request, view, method)
             return True
         _ensure_outside_transactions()
@@ -105,12 +118,53 @@ def _decide(request: Request, view: APIView, method: str, by_policy_only: bool) 
                 _answer_if_used(request, view, action, method)
                 raise
         call = capture(request, view, action=action, method=method, obj=obj)
-        grant = _Attempt(request, call, candidates).settle()
-    vars(request)[_VERDICT] = _key(request, view)
+        attempt = _Attempt(request, call, candidates)
+        grant = attempt.settle()
+    vars(request)[_VERDICT if attempt.is_named else _UNNAMED] = _key(request, view)
     if grant is None:
         handlers.let_through(request, view, method)
     else:
         handlers.arm(request, view, method, grant)
+    return True
+
+
+def _only_observed(candidates: list[ApprovalPolicy]) -> bool:
+    """Tell whether none of the policies could be in the call's way."""
+    return all(policy.effect == Effect.OBSERVE for policy in candidates)
+
+
+def _watch(
+    request: Request, view: APIView, action: str, method: str, candidates: list[ApprovalPolicy]
+) -> None:
+    """Record what shadow policies would have done. They are never in the way: what fails is logged."""
+    if not candidates:
+        return
+    with _deciding(request, view):
+        _let_others_refuse_first(request, view)
+        if not _is_principal(request.user) or not _is_readable(request):
+            return
+        try:
+            obj = _load_object(view)
+            call = capture(request, view, action=action, method=method, obj=obj)
+            found = policies.choose(candidates, call.facts, or_default=False)
+            verdicts.observe(call, found)
+        except Exception:
+            logger.exception("A call of %s could not be observed; it runs all the same.", action)
+
+
+def _is_readable(request: Request) -> bool:
+    """Tell whether the body can be bound. What parsing it raises is raised: the view must meet it too.
+
+    DRF takes a body whose parsing failed for an empty one, and the view would run on that.
+    """
+    try:
+        body.read(request)
+    except ApprovalError as error:
+        parsed = vars(request)["_data"] is not Empty
+        if error.__context__ is not None and parsed:
+            raise
+        logger.warning("A call could not be observed, for its body cannot be bound: %s", error)
+        return False
     return True
 
 
@@ -173,9 +227,13 @@ def _ensure_principal(request: Request, view: APIView) -> None:
     user = request.user
     if not getattr(user, "is_authenticated", False):
         view.permission_denied(request)
-    known = isinstance(user, get_user_model()) and user.pk is not None and not user._state.adding
-    if not known or not user.is_active:
+    if not _is_principal(user):
         raise PermissionDenied("A held call needs a user account behind it.")
+
+
+def _is_principal(user: Any) -> bool:
+    known = isinstance(user, get_user_model()) and user.pk is not None and not user._state.adding
+    return known and user.is_active
 
 
 @contextmanager
@@ -238,13 +296,14 @@ def _key(request: Request, view: APIView) -> tuple[Any, ...]:
     )
 
 
-def _remembered(request: Request, view: APIView) -> bool:
+def _remembered(request: Request, view: APIView, by_policy_only: bool) -> bool:
     """Tell whether this DRF Request was let through for this view and object already.
 
     Not kept on the HttpRequest, which an approved outer view hands to an inner one; nor on the view, which a
     batch sends many requests through.
     """
-    return bool(vars(request).get(_VERDICT) == _key(request, view))
+    key, known = _key(request, view), vars(request)
+    return known.get(_VERDICT) == key or (by_policy_only and known.get(_UNNAMED) == key)
 
 
 # --- the decision ----------------------------------------------------------------------------------------
@@ -264,12 +323,19 @@ class _Attempt:
         self.call = call
         self.named = _named(request)
         self._candidates = candidates
+        self._by_policy_only = candidates is not None
         self._found: policies.Match | None = None
+        self._observed = False
+
+    @property
+    def is_named(self) -> bool:
+        """Whether a policy, or the terms of the settings, apply to the call."""
+        return not self._by_policy_only or self._match().policy is not None
 
     def settle(self) -> ApprovalRequest | None:
         """Return the grant that was spent for this call, None if it needs none, or raise the answer to it."""
         try:
-            if self._candidates is not None and self._match().policy is None:
+            if not self.is_named:
                 self._pass()
             return self._settle()
         except _Allowed:
@@ -343,11 +409,12 @@ class _Attempt:
 
     def _spend(self, row: ApprovalRequest) -> ApprovalRequest | None:
         found = self._match()
-        holds = found.effect == Effect.REQUIRE
-        if not (holds and policies.still_covers(row, policies.terms(found.policy))):
+        now_terms = policies.terms_of(found) if found.effect == Effect.REQUIRE else None
+        if now_terms is None or not policies.still_covers(row, now_terms):
             services.revoke(row, by=None, comment="The policy has changed.")
             return None
-        if row.require_approval_id and self.named != row.pk:
+        by_name = row.require_approval_id or now_terms.require_approval_id
+        if by_name and self.named != row.pk:
             raise problems.held(row, now=row.now, detail=_NAME_IT)
         # One HTTP request spends one grant, whatever the view does with it.
         if vars(self.http).setdefault(_SPENT, row.pk) != row.pk:
@@ -370,10 +437,10 @@ class _Attempt:
         found = self._match()
         if found.effect != Effect.REQUIRE:
             self._answer_without_asking(found)
-        verdicts.observe(self.call, found)
+        self._observe(found)
         try:
             row = services.open_request(
-                self.call, policies.terms(found.policy), troubles=found.troubles
+                self.call, policies.terms_of(found), troubles=found.troubles
             )
         except CoolingDown as error:
             rejected = ApprovalRequest.objects.using(policies.database()).get(pk=error.approval_id)
@@ -385,7 +452,7 @@ class _Attempt:
         """Let the call run, or refuse it for good, as its policy says; written down before either."""
         policy = found.policy
         assert policy is not None  # noqa: S101 - without one the effect is to ask
-        verdicts.observe(self.call, found)
+        self._observe(found)
         troubles = {"troubles": verdicts.as_data(found.troubles)}
         if policy.effect == Effect.ALLOW:
             verdicts.record(self.call, "allowed", policy, data=troubles)
@@ -395,16 +462,21 @@ class _Attempt:
 
     def _pass(self) -> NoReturn:
         """Let a call run that only policies name which do not apply to it."""
-        verdicts.observe(self.call, self._match())
+        self._observe(self._match())
         raise _Allowed
+
+    def _observe(self, found: policies.Match) -> None:
+        """Record what shadow policies would have done, once: a lost race is not another call."""
+        if not self._observed:
+            verdicts.observe(self.call, found)
+        self._observed = True
 
     def _match(self) -> policies.Match:
         if self._found is None:
-            by_policy_only = self._candidates is not None
             if self._candidates is None:
                 self._candidates = policies.named(self.call.action)
             self._found = policies.choose(
-                self._candidates, self.call.facts, or_default=not by_policy_only
+                self._candidates, self.call.facts, or_default=not self._by_policy_only
             )
         return self._found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,13 +12,13 @@ class Vote:
     """One person's approval, or what would be one.
 
     `groups` are those it could stand for; `linked` the persons it is tied to by a delegation, of whom one
-    counts; `borrowed` says that it rests on a delegator's authority alone.
+    counts; `lenders` the persons on whose authority, or membership, it rests instead of the voter's own.
     """
 
     person: str
     groups: frozenset[int] = frozenset()
     linked: frozenset[str] = frozenset()
-    borrowed: bool = False
+    lenders: frozenset[str] = frozenset()
 
 
 def is_met(votes: Iterable[Vote], required: int, groups: Mapping[int, int]) -> bool:
@@ -25,48 +26,86 @@ def is_met(votes: Iterable[Vote], required: int, groups: Mapping[int, int]) -> b
 
     One person fills one place only, so each group's places need persons of their own: a system of distinct
     representatives, which exists where Hall's condition holds (P. Hall, 1935) and is looked for by augmenting
-    paths. Never fewer than one vote.
+    paths. Never fewer than one vote. With chains of delegations it may say no where another choice of votes
+    would do; it never says yes where none would.
     """
     counted = independent(votes)
-    places = [key for key, count in groups.items() for _ in range(count)]
-    if len(counted) < max(1, required, len(places)):
+    if len(counted) < max(1, required, sum(groups.values())):
         return False
-    return _can_fill(places, counted)
+    filled: dict[int, int] = {}
+    return all(_fill(key, filled, counted) for key, count in groups.items() for _ in range(count))
 
 
 def independent(votes: Iterable[Vote]) -> list[Vote]:
-    """Return the votes that count: of two that a delegation ties together, one.
+    """Return the votes that count: of those tied together, one.
 
-    A vote by own authority comes before a borrowed one. The one left out lends its groups to the one that
-    counts, for the two fill one place together, whichever.
+    One left out lends its groups to the one that counts where it could take that one's place: where whoever
+    it is tied to is tied to that one as well.
     """
-    counted: dict[str, Vote] = {}
-    for vote in sorted(votes, key=lambda vote: vote.borrowed):
-        ties = [other for other in counted.values() if _are_tied(vote, other)]
-        if not ties:
-            counted[vote.person] = vote
-        elif len(ties) == 1:
-            (other,) = ties
-            counted[other.person] = replace(other, groups=other.groups | vote.groups)
+    cast = list(votes)
+    ties = _ties(cast)
+    counted: dict[int, Vote] = {}
+    # The least tied first: it stands in the way of the fewest others.
+    for number in sorted(range(len(cast)), key=lambda each: (len(ties[each]), cast[each].person)):
+        if not ties[number] & counted.keys():
+            counted[number] = cast[number]
+    for number in set(range(len(cast))) - counted.keys():
+        for other in ties[number] & counted.keys():
+            if ties[number] <= ties[other] | {other}:
+                groups = counted[other].groups | cast[number].groups
+                counted[other] = replace(counted[other], groups=groups)
     return list(counted.values())
 
 
-def _are_tied(one: Vote, other: Vote) -> bool:
-    return one.person == other.person or one.person in other.linked or other.person in one.linked
+def _ties(votes: Sequence[Vote]) -> list[set[int]]:
+    """Return, for each vote, the numbers of those of which one counts beside it, or instead of it.
+
+    They are by the same person, or by the two ends of a delegation, or lent by the same person: one decider's
+    authority is worth one vote, however many stand in for it.
+    """
+    by_person, by_lender = defaultdict(set), defaultdict(set)
+    for number, vote in enumerate(votes):
+        by_person[vote.person].add(number)
+        for lender in vote.lenders:
+            by_lender[lender].add(number)
+    ties: list[set[int]] = [set() for _ in votes]
+    for number, vote in enumerate(votes):
+        tied = set(by_person[vote.person])
+        tied.update(*(by_person.get(person, ()) for person in vote.linked | vote.lenders))
+        tied.update(*(by_lender[lender] for lender in vote.lenders))
+        for other in tied - {number}:
+            ties[number].add(other)
+            ties[other].add(number)
+    return ties
 
 
-def _can_fill(places: Sequence[int], votes: Sequence[Vote]) -> bool:
-    """Give each place a vote of its own, by Kuhn's augmenting paths."""
-    filled: dict[int, int] = {}  # vote → place
-
-    def fill(place: int, tried: set[int]) -> bool:
+def _fill(place: int, filled: dict[int, int], votes: Sequence[Vote]) -> bool:
+    """Give one more place of a group a vote of its own; votes (`filled`: vote → group) move to make room."""
+    moved: dict[int, tuple[int, int] | None] = {place: None}
+    waiting = deque([place])
+    while waiting:
+        group = waiting.popleft()
         for number, vote in enumerate(votes):
-            if places[place] not in vote.groups or number in tried:
+            if group not in vote.groups:
                 continue
-            tried.add(number)
-            if number not in filled or fill(filled[number], tried):
-                filled[number] = place
+            holder = filled.get(number)
+            if holder is None:
+                _move(number, group, filled, moved)
                 return True
-        return False
+            if holder not in moved:
+                moved[holder] = (number, group)
+                waiting.append(holder)
+    return False
 
-    return all(fill(place, set()) for place in range(len(places)))
+
+def _move(
+    number: int,
+    group: int,
+    filled: dict[int, int],
+    moved: Mapping[int, tuple[int, int] | None],
+) -> None:
+    """Give the free vote to the group, whose vote goes where it was wanted, and so on to the new place."""
+    filled[number] = group
+    while (step := moved[group]) is not None:
+        number, group = step
+        filled[number] = group

@@ -7,7 +7,6 @@ nothing changed. Who moves, moves by one conditional UPDATE, so of any number th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -27,8 +26,8 @@ from jit_approval.exceptions import (
 from jit_approval.models import ApprovalRequest, Decision, Notification
 from jit_approval.notifications import outbox
 from jit_approval.policies import delegations
-from jit_approval.policies.terms import fits_pattern
-from jit_approval.redaction import seen, visible
+from jit_approval.policies.terms import fits_pattern, gives_reason, is_meaningful
+from jit_approval.redaction import visible
 from jit_approval.states import OPEN, Outcome, Status, Verdict
 from jit_approval.transitions import ensure_durable
 
@@ -101,11 +100,10 @@ def open_request(
 def _open(
     call: Call, terms: Terms, troubles: Sequence[policies.Trouble], alias: str
 ) -> ApprovalRequest:
+    terms = policies.on_object(terms, call.shown.object_model, call.shown.object_pk)
     now = limits.ensure_may_open(call, terms, using=alias)
     row = _row(call, terms, now)
-    # By what the row keeps of the terms it will be counted.
-    pinned = replace(terms, object_permission=row.object_permission)
-    if not policies.quorum_is_reachable(pinned, call.persons, object_pk=row.object_pk):
+    if not policies.quorum_is_reachable(terms, call.persons, object_pk=row.object_pk):
         raise ApprovalUnavailable("Nobody who could approve this call is there to ask.")
     data: dict[str, Any] = {
         "fingerprint": row.fingerprint,
@@ -334,7 +332,7 @@ def settle(
 
 
 def _ensure_reason(reason: str, terms: Terms) -> None:
-    if (terms.require_reason or terms.reason_pattern) and not is_meaningful(reason):
+    if not gives_reason(reason, terms):
         raise ReasonRequired("Say why in the Approval-Reason header.")
     if not fits_pattern(reason, terms.reason_pattern):
         raise ReasonRequired(f"The Approval-Reason must contain {terms.reason_pattern}.")
@@ -352,11 +350,6 @@ def note(approval_request: ApprovalRequest, kind: str, *, by: Any, data: Mapping
             raise IllegalTransition("The request is closed.")
         where = {"status": row.status}
         transitions.advance(row, kind, by=by, alias=alias, at=row.now, data=data, where=where)
-
-
-def is_meaningful(reason: str) -> bool:
-    """Tell whether a reason says anything: three different letters or digits, so "." and "aaa" do not."""
-    return len({character for character in seen(reason) if character.isalnum()}) >= 3
 
 
 def find(where: Mapping[str, Any], *, tail: str = "") -> list[ApprovalRequest]:
@@ -398,7 +391,7 @@ def _row(call: Call, terms: Terms, now: datetime) -> ApprovalRequest:
         policy_version=terms.policy_version,
         required_approvals=terms.required_approvals,
         group_requirements=[list(each) for each in terms.group_requirements],
-        object_permission=_on_this_object(terms, shown.object_model),
+        object_permission=terms.object_permission,
         object_permission_label=terms.object_permission_label,
         require_approval_id=terms.require_approval_id,
         severity=terms.severity,
@@ -410,13 +403,6 @@ def _row(call: Call, terms: Terms, now: datetime) -> ApprovalRequest:
         due_at=decide_by,
         **vars(shown),
     )
-
-
-def _on_this_object(terms: Terms, model: str) -> int | None:
-    """Return the permission's key if it is one on objects of this kind, else one that nobody holds."""
-    if terms.object_permission is None or terms.object_permission_model == model:
-        return terms.object_permission
-    return -1
 
 
 def _as_data(terms: Terms) -> dict[str, Any]:

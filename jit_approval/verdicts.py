@@ -11,10 +11,12 @@ from jit_approval.audit import chain
 from jit_approval.calls import Call, Terms
 from jit_approval.models import ApprovalPolicy, AuditEvent, Notification
 from jit_approval.notifications import outbox
+from jit_approval.redaction import shorten, visible
 
 # One alert per policy and action in this time: a caller may ask again and again.
 ALERT_EVERY = timedelta(minutes=15)
 _MAX_NAMES = 20
+_MAX_ERROR = 300
 
 
 def record(
@@ -38,28 +40,29 @@ def observe(call: Call, found: policies.Match) -> None:
     """Write what each shadow policy would have done: held the call, and asked these people."""
     troubled = {trouble.policy.pk: trouble.error for trouble in found.troubles}
     for policy in found.observed:
-        terms = policies.terms(policy)
-        able = policies.deciders(
-            policy.pk, permission=terms.object_permission, object_pk=call.shown.object_pk
-        )
-        names = [
-            str(user.get_username())
-            for user in able.order_by("pk")
-            if policies.person_of(user) not in call.persons
-        ]
+        key = call.shown.object_pk
+        terms = policies.on_object(policies.terms(policy), call.shown.object_model, key)
+        able = policies.deciders(policy.pk, permission=terms.object_permission, object_pk=key)
+        others = policies.without_behind(able.order_by("pk"), call.requester.pk, call.persons)
+        names = [str(user.get_username()) for user in others]
         data = {
             "would_be": "held",
             "required_approvals": terms.required_approvals,
             "deciders": names[:_MAX_NAMES],
             "deciders_count": len(names),
-            "error": troubled.get(policy.pk, ""),
+            "error": _error(troubled.get(policy.pk, "")),
         }
         record(call, "observed", policy, data=data)
 
 
 def as_data(troubles: Iterable[policies.Trouble]) -> list[dict[str, str]]:
     """Return failed conditions for an event's body."""
-    return [{"policy": trouble.policy.slug, "error": trouble.error} for trouble in troubles]
+    return [{"policy": each.policy.slug, "error": _error(each.error)} for each in troubles]
+
+
+def _error(text: str) -> str:
+    # It may quote what the caller sent, which may be longer, or stranger, than a column takes.
+    return shorten(visible(text), _MAX_ERROR)
 
 
 def alert_unavailable(call: Call, terms: Terms) -> None:

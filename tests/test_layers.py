@@ -17,7 +17,8 @@ PACKAGE = "jit_approval"
 ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 LAYERS = (
     # pure: no models, no HTTP
-    "states exceptions signals conf clock fingerprint calls redaction prepared addresses conditions quorum",
+    "states exceptions signals conf clock fingerprint calls redaction prepared addresses conditions quorum "
+    "persons",
     "models querysets migrations",
     "policies limits queue audit notifications",
     "transitions",

@@ -12,10 +12,20 @@ from jit_approval.policies.deciders import (
     may_decide,
     quorum_is_reachable,
     with_authority,
+    without_behind,
 )
-from jit_approval.policies.matching import Considered, Match, Trouble, choose, explain, match, named
+from jit_approval.policies.matching import (
+    Considered,
+    Match,
+    Trouble,
+    choose,
+    explain,
+    match,
+    named,
+    terms_of,
+)
 from jit_approval.policies.persons import database, is_behind, person_of
-from jit_approval.policies.terms import still_covers, terms
+from jit_approval.policies.terms import on_object, still_covers, terms
 
 __all__ = [
     "DECIDE",
@@ -36,11 +46,14 @@ __all__ = [
     "match",
     "may_decide",
     "named",
+    "on_object",
     "person_of",
     "quorum_is_reachable",
     "still_covers",
     "terms",
+    "terms_of",
     "user_key",
     "valid_votes_sql",
     "with_authority",
+    "without_behind",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,10 +15,11 @@ from django.db.models.expressions import RawSQL
 from jit_approval import conf, prepared, quorum
 from jit_approval.calls import Terms
 from jit_approval.exceptions import MayNotDecide, SelfApprovalForbidden
-from jit_approval.models import ApprovalRequest, Delegation
+from jit_approval.models import ApprovalRequest, Decision, Delegation
 from jit_approval.policies import authority, delegations
 from jit_approval.policies.persons import database, is_behind, person_of
 from jit_approval.querysets import ApprovalRequestQuerySet
+from jit_approval.redaction import visible
 from jit_approval.states import Verdict
 
 DECIDE = "jit_approval.decide"
@@ -58,11 +59,20 @@ def deciders_of(approval_request: ApprovalRequest) -> list[Any]:
     able = deciders(
         row.policy_id, permission=row.object_permission, object_pk=row.object_pk
     ).order_by("pk")
-    excluded = _stand_ins_of_requester(row)
+    return without_behind(able, row.requester_id, row.persons)
+
+
+def without_behind(users: Iterable[Any], requester_id: Any, persons: Collection[str]) -> list[Any]:
+    """Return the users who neither stand behind a call of these persons, nor stand in for one who does."""
+    barred = {
+        each.stand_in_id
+        for each in delegations.in_force()
+        if is_behind(each.delegator, requester_id, persons)
+    }
     return [
         user
-        for user in able
-        if not is_behind(user, row.requester_id, row.persons) and user.pk not in excluded
+        for user in users
+        if not is_behind(user, requester_id, persons) and user.pk not in barred
     ]
 
 
@@ -78,15 +88,6 @@ def _own(policy_id: int | None, permission: int | None, object_pk: str) -> Q:
         of_object = RawSQL(authority.object_holders_sql(alias, user_model), params)  # noqa: S611
         able |= Q(pk__in=of_object)
     return able & Q(is_active=True)
-
-
-def _stand_ins_of_requester(row: ApprovalRequest) -> set[Any]:
-    """Return the keys of users who stand in for a person behind the call: they may not decide it."""
-    return {
-        delegation.stand_in_id
-        for delegation in delegations.in_force()
-        if is_behind(delegation.delegator, row.requester_id, row.persons)
-    }
 
 
 # --- one user ----------------------------------------------------------------------------------------------
@@ -155,17 +156,29 @@ def _standing(user: Any, row: ApprovalRequest, ties: list[Delegation]) -> Standi
     delegators = {each.delegator_id: each.delegator for each in ties if each.stand_in_id == user.pk}
     if any(is_behind(each, row.requester_id, row.persons) for each in delegators.values()):
         raise SelfApprovalForbidden("A requester's stand-in does not decide the requester's calls.")
-    lending = [each for each in ties if delegations.covers(each, row.policy_id)]
-    lenders = {each.delegator_id for each in lending if each.stand_in_id == user.pk}
+    ties = [each for each in ties if delegations.covers(each, row.policy_id)]
+    lenders = {
+        each.delegator_id
+        for each in ties
+        if each.stand_in_id == user.pk and delegations.lends(each, row.policy_id)
+    }
     able = _able([user.pk, *lenders], row)
     if not able:
         raise MayNotDecide("You are not among the deciders of this request.")
-    borrowed = [] if user.pk in able else sorted(able)
     return Standing(
         person_of(user),
-        tuple(str(delegators[key].get_username()) for key in borrowed),
-        frozenset(_others(user, lending)),
+        tuple(str(delegators[key].get_username()) for key in sorted(_needed(user.pk, able, row))),
+        frozenset(_others(user, ties)),
     )
+
+
+def _needed(user: Any, able: set[Any], row: ApprovalRequest) -> set[Any]:
+    """Return the lenders a vote of this user (key) rests on: all, or those who bring a group to represent."""
+    if user not in able:
+        return able
+    members = _memberships(able, [key for key, _name, _count in row.group_requirements])
+    own = members.get(user, frozenset())
+    return {key for key in able - {user} if not members.get(key, frozenset()) <= own}
 
 
 def _others(user: Any, ties: list[Delegation]) -> Iterable[str]:
@@ -199,30 +212,47 @@ def _able(keys: Iterable[Any], row: ApprovalRequest) -> set[Any]:
 def has_quorum(approval_request: ApprovalRequest) -> bool:
     """Tell whether the approvals given by deciders of this moment suffice, groups and stand-ins considered."""
     row = approval_request
-    votes = [vote for vote in row.decisions.all() if vote.verdict == Verdict.APPROVE]
-    keys = [vote.decider_id for vote in votes if vote.decider_id is not None]
-    if not keys:
+    votes = [
+        vote
+        for vote in row.decisions.select_related("decider")
+        if vote.verdict == Verdict.APPROVE and vote.decider is not None
+    ]
+    if not votes:
         return False
-    ties = [each for each in delegations.touching(keys) if delegations.covers(each, row.policy_id)]
-    lenders: dict[Any, set[Any]] = {}
-    barred = set()
-    for each in ties:
-        lenders.setdefault(each.stand_in_id, set()).add(each.delegator_id)
-        if is_behind(each.delegator, row.requester_id, row.persons):
-            barred.add(each.stand_in_id)
-    able = _able([*keys, *(key for group in lenders.values() for key in group)], row)
+    ties = delegations.touching(vote.decider_id for vote in votes)
+    lenders = {vote.pk: _lenders(vote, ties, row) for vote in votes}
+    keys = [vote.decider_id for vote in votes]
+    able = _able([*keys, *(key for each in lenders.values() for key in each)], row)
     groups = {key: count for key, _name, count in row.group_requirements}
     members = _memberships(able, groups)
+    barred = {
+        each.stand_in_id
+        for each in ties
+        if is_behind(each.delegator, row.requester_id, row.persons)
+    }
+    ties = [each for each in ties if delegations.covers(each, row.policy_id)]
     counted = []
     for vote in votes:
-        sources = ({vote.decider_id} | lenders.get(vote.decider_id, set())) & able
+        sources = {vote.decider_id, *lenders[vote.pk]} & able
         if not sources or vote.decider_id in barred:
             continue
         represented = frozenset().union(*(members.get(key, frozenset()) for key in sources))
-        linked = frozenset(vote.linked)
-        borrowed = vote.decider_id not in able
-        counted.append(quorum.Vote(vote.person, represented, linked, borrowed))
+        linked = frozenset(vote.linked).union(_others(vote.decider, ties))
+        lent = frozenset(lenders[vote.pk][key] for key in sources - {vote.decider_id})
+        counted.append(quorum.Vote(vote.person, represented, linked, lent))
     return quorum.is_met(counted, row.required_approvals, groups)
+
+
+def _lenders(vote: Decision, ties: list[Delegation], row: ApprovalRequest) -> dict[Any, str]:
+    """Return the persons (by user key) who lend to the vote still. Who did not when it was cast, does not now."""
+    return {
+        each.delegator_id: person_of(each.delegator)
+        for each in ties
+        if each.stand_in_id == vote.decider_id
+        and delegations.lends(each, row.policy_id)
+        and visible(each.delegator.get_username())[:254] in vote.on_behalf_of
+        and person_of(each.delegator) in vote.linked
+    }
 
 
 def quorum_is_reachable(terms: Terms, persons: Iterable[str] = (), *, object_pk: str = "") -> bool:
@@ -254,7 +284,7 @@ def _could_meet(terms: Terms, behind: set[str], object_pk: str) -> bool:
     groups = {key: count for key, _name, count in terms.group_requirements}
     members = _memberships(able, groups)
     votes = [
-        quorum.Vote(person, members.get(key, frozenset()), frozenset(links.get(key, ())))
+        quorum.Vote(person, members.get(key, frozenset()), linked=frozenset(links.get(key, ())))
         for key, person in able.items()
         if person not in behind and key not in barred
     ]

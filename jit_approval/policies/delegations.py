@@ -15,15 +15,12 @@ from jit_approval.policies.persons import database
 
 
 def in_force() -> QuerySet[Delegation]:
-    """Return the delegations of this moment whose delegator and stand-in are both active."""
+    """Return the delegations of this moment, by the clock alone: they tie their two ends, active or not.
+
+    What they lend is another question: see `lends`.
+    """
     rows = Delegation.objects.using(database()).select_related("delegator", "stand_in")
-    return rows.filter(
-        revoked_at=None,
-        starts_at__lte=DatabaseNow(),
-        ends_at__gt=DatabaseNow(),
-        delegator__is_active=True,
-        stand_in__is_active=True,
-    )
+    return rows.filter(revoked_at=None, starts_at__lte=DatabaseNow(), ends_at__gt=DatabaseNow())
 
 
 def touching(users: Iterable[Any]) -> list[Delegation]:
@@ -48,5 +45,11 @@ def any_sql(alias: str) -> str:
 
 
 def covers(delegation: Delegation, policy_id: int | None) -> bool:
-    """Tell whether it lends authority under this policy."""
+    """Tell whether it is about this policy."""
     return delegation.policy_id is None or delegation.policy_id == policy_id
+
+
+def lends(delegation: Delegation, policy_id: int | None) -> bool:
+    """Tell whether it lends authority under this policy: to and from accounts that are active."""
+    both = delegation.delegator.is_active and delegation.stand_in.is_active
+    return bool(both and covers(delegation, policy_id))

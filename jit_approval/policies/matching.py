@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import connections, models
 
 from jit_approval import conditions, prepared
+from jit_approval.calls import Terms
 from jit_approval.models import ApprovalPolicy, PolicyGroupRequirement
 from jit_approval.models.policy import matcher
 from jit_approval.policies.persons import database
-from jit_approval.policies.terms import strictness
+from jit_approval.policies.terms import strictness, terms, tightened
 from jit_approval.states import Effect
 
 Facts = Callable[[], Mapping[str, Any]]
@@ -41,6 +42,8 @@ class Match:
     """The policy a call falls under, if any, and what was met on the way to it."""
 
     policy: ApprovalPolicy | None = None
+    # Others that may apply as well, for a condition failed. None: the terms of the settings.
+    beside: tuple[ApprovalPolicy | None, ...] = ()
     troubles: tuple[Trouble, ...] = ()
     # Shadow policies that would have matched; one whose condition failed is among the troubles too.
     observed: tuple[ApprovalPolicy, ...] = ()
@@ -146,7 +149,17 @@ def choose(candidates: Iterable[ApprovalPolicy], facts: Facts, *, or_default: bo
             clean.append(policy)
     options = [*failed, *(clean or ([None] if or_default else []))]
     chosen = options[0] if len(options) == 1 else max(options, key=strictness, default=None)
-    return Match(chosen, tuple(troubles), tuple(observed))
+    beside = tuple(option for option in options if option is not chosen)
+    return Match(chosen, beside, tuple(troubles), tuple(observed))
+
+
+def terms_of(found: Match) -> Terms:
+    """Return the terms of a match: its policy's, and nothing looser than those that may apply as well."""
+    held = terms(found.policy)
+    for other in found.beside:
+        if other is None or other.effect == Effect.REQUIRE:
+            held = tightened(held, terms(other))
+    return held
 
 
 def _ask(policy: ApprovalPolicy, facts: Facts) -> tuple[bool, str]:
@@ -165,7 +178,7 @@ def explain(action: str, facts: Facts = dict, *, or_default: bool = True) -> Mat
     asked = [policy for policy in rows if policy.enabled and policy.names(action)]
     found = choose(asked, facts, or_default=or_default)
     considered = tuple(_considered(policy, action, facts, found) for policy in rows)
-    return Match(found.policy, found.troubles, found.observed, considered)
+    return replace(found, considered=considered)
 
 
 def _considered(policy: ApprovalPolicy, action: str, facts: Facts, found: Match) -> Considered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from django.contrib.auth.models import Permission
@@ -11,6 +12,7 @@ from jit_approval import conf
 from jit_approval.calls import Terms
 from jit_approval.models import ApprovalPolicy, ApprovalRequest, PolicyGroupRequirement
 from jit_approval.policies.persons import database
+from jit_approval.redaction import seen
 from jit_approval.states import Severity
 
 
@@ -69,12 +71,36 @@ def _object_permission(name: str) -> dict[str, Any]:
         .values_list("pk", "content_type__app_label", "content_type__model")
         .first()
     )
-    key, *model = found or (-1, "", "")
+    key, *model = found or (_NOBODYS, "", "")
     return {
         "object_permission": key,
         "object_permission_model": ".".join(model),
         "object_permission_label": name,
     }
+
+
+_NO_OBJECT_PERMISSION: dict[str, Any] = {
+    "object_permission": None,
+    "object_permission_model": "",
+    "object_permission_label": "",
+}
+# A permission that nobody holds.
+_NOBODYS = -1
+# As long as the object's key may be; of a longer one only the beginning is kept.
+_MAX_KEY = 200
+
+
+def on_object(held: Terms, model: str, key: str) -> Terms:
+    """Return the terms for a call on this object: a permission on objects of another kind is nobody's here.
+
+    Two objects of different kinds may have the same key, and two long keys the same beginning.
+    """
+    if held.object_permission is None:
+        return held
+    same_kind = bool(model) and held.object_permission_model == model
+    if same_kind and 0 < len(key) < _MAX_KEY:
+        return held
+    return replace(held, object_permission=_NOBODYS)
 
 
 def still_covers(approval_request: ApprovalRequest, now_terms: Terms) -> bool:
@@ -88,11 +114,25 @@ def still_covers(approval_request: ApprovalRequest, now_terms: Terms) -> bool:
         row.policy_id == now_terms.policy_id
         and row.required_approvals >= now_terms.required_approvals
         and row.usable_within <= now_terms.usable_within
-        and (bool(row.reason) or not now_terms.require_reason)
+        and gives_reason(row.reason, now_terms)
         and fits_pattern(row.reason, now_terms.reason_pattern)
         and row.object_permission_label in ("", now_terms.object_permission_label)
         and all(pinned.get(key, 0) >= count for key, _name, count in now_terms.group_requirements)
     )
+
+
+def gives_reason(reason: str, held: Terms) -> bool:
+    """Tell whether the reason is one, where the terms ask for one."""
+    return is_meaningful(reason) or not _asks_why(held)
+
+
+def _asks_why(held: Terms) -> bool:
+    return held.require_reason or bool(held.reason_pattern)
+
+
+def is_meaningful(reason: str) -> bool:
+    """Tell whether a reason says anything: three different letters or digits, so "." and "aaa" do not."""
+    return len({character for character in seen(reason) if character.isalnum()}) >= 3
 
 
 def fits_pattern(reason: str, pattern: str) -> bool:
@@ -108,7 +148,8 @@ def fits_pattern(reason: str, pattern: str) -> bool:
 def strictness(policy: ApprovalPolicy | None) -> tuple[Any, ...]:
     """Return what compares greater for the policy that lets less through. None: terms of the settings.
 
-    Denying beats requiring beats allowing; then more persons, more groups, a reason, and shorter times.
+    Denying beats requiring beats allowing; then more persons, more groups, a reason, and severity. Which times
+    are the shorter says nothing: whichever is chosen, `tightened` takes the shorter ones.
     """
     if policy is not None and policy.effect != "require":
         return (2 if policy.effect == "deny" else 0,)
@@ -120,7 +161,36 @@ def strictness(policy: ApprovalPolicy | None) -> tuple[Any, ...]:
         len(groups),
         held.object_permission is None,
         held.require_reason + bool(held.reason_pattern) + held.require_approval_id,
-        list(Severity).index(Severity(held.severity)),
-        -held.usable_within,
-        -held.decide_within,
+        _rank(held.severity),
     )
+
+
+def tightened(held: Terms, other: Terms) -> Terms:
+    """Return the terms, where they are looser than the others as strict as those. Who decides stays.
+
+    Of two patterns the first is kept.
+    """
+    counts = {key: count for key, _name, count in other.group_requirements}
+    groups = {
+        key: (key, name, max(count, counts.get(key, 0)))
+        for key, name, count in held.group_requirements
+    }
+    groups = {**{each[0]: each for each in other.group_requirements}, **groups}
+    same = held.object_permission == other.object_permission
+    return replace(
+        held,
+        required_approvals=max(held.required_approvals, other.required_approvals),
+        decide_within=min(held.decide_within, other.decide_within),
+        usable_within=min(held.usable_within, other.usable_within),
+        rejection_cooldown=max(held.rejection_cooldown, other.rejection_cooldown),
+        require_reason=held.require_reason or other.require_reason,
+        reason_pattern=held.reason_pattern or other.reason_pattern,
+        require_approval_id=held.require_approval_id or other.require_approval_id,
+        severity=max(held.severity, other.severity, key=_rank),
+        group_requirements=tuple(groups[key] for key in sorted(groups)),
+        **({} if same else _NO_OBJECT_PERMISSION),
+    )
+
+
+def _rank(severity: str) -> int:
+    return list(Severity).index(Severity(severity))
