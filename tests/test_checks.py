@@ -14,6 +14,7 @@ from django.core.checks import run_checks
 from django.db import connection, connections, transaction
 from django.test import override_settings
 from django.urls import include, path, re_path
+from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from rest_framework import generics, viewsets
 from rest_framework.decorators import action, api_view, permission_classes
@@ -341,6 +342,30 @@ def own_destroy(self, request, **kwargs):
 )
 def test_a_route_whose_object_can_be_loaded_or_that_has_none_is_right(pattern):
     assert found(pattern) == []
+
+
+# --- W003: ways of its own ----------------------------------------------------------------------------------
+
+
+def own_dispatch(self, request, *args, **kwargs):
+    return self.post(request)
+
+
+def own_check_permissions(self, request):
+    return None
+
+
+@pytest.mark.parametrize("name", ["dispatch", "check_permissions"])
+def test_a_gated_view_with_ways_of_its_own_is_warned_of(name):
+    own = {"dispatch": own_dispatch, "check_permissions": own_check_permissions}[name]
+    assert found(path("x/", view(**{name: own}).as_view())) == ["W003"]
+    harmless = view(permission_classes=(), **{name: own})
+    assert found(path("x/", harmless.as_view())) == []
+
+
+def test_a_decorated_dispatch_is_the_stock_one():
+    decorated = method_decorator(never_cache, name="dispatch")(type("Decorated", (Plain,), {}))
+    assert found(path("x/", decorated.as_view())) == []
 
 
 # --- E008, E009, E010, W002: settings --------------------------------------------------------------------

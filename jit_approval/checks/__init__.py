@@ -17,6 +17,7 @@
 | jit_approval.E013 | the user model lacks what deciders are found by |
 | jit_approval.W001 | SQLite without `transaction_mode` IMMEDIATE |
 | jit_approval.W002 | no `BASE_URL`: messages carry no links (`check --deploy`) |
+| jit_approval.W003 | gated view with a `dispatch()` or `check_permissions()` of its own |
 
 None of them queries a database. What they look at is imported when they run, not when they are registered.
 """

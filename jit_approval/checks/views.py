@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import FieldError
 from django.db import connections
 from django.utils.module_loading import import_string
@@ -213,6 +213,24 @@ def _needs_object(route: Route) -> bool:
     return False
 
 
+# --- what the gate cannot vouch for ------------------------------------------------------------------------
+
+
+def _own_ways(route: Route) -> Iterable[CheckMessage]:
+    """Warn of a view that may fetch its handler before it asks the gate, or never ask."""
+    if not (route.is_gated and route.gated_handlers()):
+        return
+    for name in ("dispatch", "check_permissions"):
+        if inspect.unwrap(getattr(route.view, name)) is not getattr(APIView, name):
+            yield Warning(
+                f"This gated view has a {name}() of its own: one that ignores a refusal, or never asks the "
+                "gate, runs what nobody approved.",
+                hint=f"Leave {name}() to APIView; do what it does in initial(), a permission or a decorator.",
+                obj=str(route),
+                id="jit_approval.W003",
+            )
+
+
 _RULES: tuple[Callable[[Route], Iterable[CheckMessage]], ...] = (
     _composed,
     _methods,
@@ -220,4 +238,5 @@ _RULES: tuple[Callable[[Route], Iterable[CheckMessage]], ...] = (
     _asynchronous,
     _keeps_transaction,
     _unloadable,
+    _own_ways,
 )
