@@ -33,6 +33,7 @@ def of_call(
                 "data": data,
                 "ip": addresses.client_address(http.META),
                 "headers": _headers(http.META),
+                "agent": str(http.META.get("HTTP_USER_AGENT", "")),
             },
             "user": of_user(request.user),
             "object": dict(context),
