@@ -60,7 +60,7 @@ class Route:
     @property
     def is_gated(self) -> bool:
         """Whether the gate is listed, or named by the view's own `get_permissions`."""
-        return gated.has_gate(self.permission_classes) or _names_gate(self.view.get_permissions)
+        return gated.has_gate(self.permission_classes) or names_gate(self.view.get_permissions)
 
     def gated_handlers(self) -> dict[str, str]:
         """Return the methods of this route that are held, each with the name of its handler."""
@@ -91,12 +91,10 @@ def _is_held(method: str, declared: Any) -> bool:
     return method in {str(name).upper() for name in declared}
 
 
-def _names_gate(get_permissions: Any) -> bool:
-    """Tell whether the function mentions a gate by name: the list itself is only known per request."""
-    if get_permissions is APIView.get_permissions:
-        return False
-    code = getattr(get_permissions, "__code__", None)
-    names = getattr(get_permissions, "__globals__", {})
+def names_gate(function: Any) -> bool:
+    """Tell whether the function mentions a gate by name: what it does with it is only known per request."""
+    code = getattr(function, "__code__", None)
+    names = getattr(function, "__globals__", {})
     return any(gated.is_gate(names.get(name)) for name in getattr(code, "co_names", ()))
 
 
