@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import models, router
 from django.utils.translation import gettext_lazy as _
+
+from jit_approval.persons import person_of
 
 
 class Delegation(models.Model):
@@ -75,7 +77,28 @@ class Delegation(models.Model):
 
     def clean(self) -> None:
         """Refuse what the rules of delegation exclude, in words."""
-        if self.delegator_id and self.delegator_id == self.stand_in_id:
-            raise ValidationError({"stand_in": _("Nobody stands in for themselves.")})
         if self.starts_at and self.ends_at and self.ends_at <= self.starts_at:
             raise ValidationError({"ends_at": _("It ends after it starts.")})
+        if self.delegator_id is None or self.stand_in_id is None:
+            return
+        if person_of(self.delegator) == person_of(self.stand_in):
+            raise ValidationError({"stand_in": _("Nobody stands in for themselves.")})
+        if self.starts_at and self.ends_at and self._closes_a_circle():
+            raise ValidationError(
+                {"stand_in": _("In this time they are represented, in the end, by the delegator.")}
+            )
+
+    def _closes_a_circle(self) -> bool:
+        """Tell whether the delegator stands in for the stand-in meanwhile, be it through others."""
+        others = Delegation.objects.using(router.db_for_write(Delegation)).exclude(pk=self.pk)
+        meanwhile = others.filter(
+            revoked_at=None, starts_at__lt=self.ends_at, ends_at__gt=self.starts_at
+        )
+        stand_ins: dict[str, set[str]] = {}
+        for each in meanwhile.select_related("delegator", "stand_in"):
+            stand_ins.setdefault(person_of(each.delegator), set()).add(person_of(each.stand_in))
+        met, further = set[str](), {person_of(self.stand_in)}
+        while further:
+            met |= further
+            further = {one for person in further for one in stand_ins.get(person, ())} - met
+        return person_of(self.delegator) in met

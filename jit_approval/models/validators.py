@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import timedelta
+from fnmatch import translate
+from importlib import import_module
+from math import prod
+from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
@@ -14,8 +19,12 @@ from jit_approval import conf
 
 _MAX_GLOBS = 100
 _MAX_ADDRESSES = 20
-# A repeated group that itself repeats takes exponential time on a reason made for it.
-_NESTED_REPEAT = re.compile(r"\([^()]*[*+{][^()]*\)\s*[*+{]")
+# How many ways a pattern may have to fail at one place of a reason: two open-ended repeats, and a little more.
+_MAX_WAYS = 1_000_000
+# An open-ended repeat takes as many characters as a reason has.
+_REASON = 500
+# What `re.compile` itself parses with; the one that says what a pattern is made of.
+_parser: Any = import_module("re._parser")
 
 
 def validate_window(value: timedelta) -> None:
@@ -40,9 +49,9 @@ def validate_globs(value: str) -> None:
             _("At most %(limit)d lines."), code="many", params={"limit": _MAX_GLOBS}
         )
     for glob in globs:
-        if len(glob.split()) > 1:
+        if len(glob.split()) > 1 or "," in glob or ";" in glob:
             raise ValidationError(
-                _("One action per line; %(glob)r has a space in it."),
+                _("One action per line; %(glob)r has a space, or a comma, in it."),
                 code="glob",
                 params={"glob": glob},
             )
@@ -50,10 +59,13 @@ def validate_globs(value: str) -> None:
 
 
 def _validate_brackets(glob: str) -> None:
-    """Refuse a "[" that is never closed: it would match itself, which no label contains."""
-    if "[" in glob and not re.search(r"\[[!]?.[^\]]*\]", glob):
+    """Refuse brackets that match nothing a label contains: one that is never closed, a range that is empty."""
+    pattern = translate(glob)
+    if r"\[" in pattern or "(?!)" in pattern:
         raise ValidationError(
-            _("%(glob)r opens a bracket and does not close it."),
+            _(
+                "%(glob)r has brackets that can match nothing: unclosed, empty, or the wrong way round."
+            ),
             code="glob",
             params={"glob": glob},
         )
@@ -107,8 +119,38 @@ def validate_pattern(value: str) -> None:
         raise ValidationError(
             _("Not a regular expression: %(error)s"), code="pattern", params={"error": str(error)}
         ) from None
-    if _NESTED_REPEAT.search(value):
-        raise ValidationError(_("A repeat within a repeat could take for ever."), code="pattern")
+    if _ways(_parser.parse(value)) > _MAX_WAYS:
+        raise ValidationError(
+            _("It could take for ever: at most two open-ended repeats, none within another."),
+            code="pattern",
+        )
+
+
+def _ways(pattern: Any) -> float:
+    """Return a bound on the ways there are to match a parsed pattern from one place; it is tried in each."""
+    ways = 1.0
+    for kind, value in pattern:
+        parts = list(_parts(value))
+        if str(kind).endswith("_REPEAT"):
+            least, most = value[0], min(value[1], _REASON)
+            within = min(prod(map(_ways, parts)), _MAX_WAYS + 1)
+            # What has several ways has them anew each time.
+            ways *= max(1, most - least + 1) if within == 1 else within ** min(most, 30)
+        elif str(kind) == "BRANCH":
+            ways *= sum(map(_ways, parts))
+        else:
+            ways *= prod(map(_ways, parts))
+        ways = min(ways, 1e300)
+    return ways
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Return the patterns within what an element of a parsed pattern says of it."""
+    if isinstance(value, _parser.SubPattern):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _parts(each)
 
 
 def validate_addresses(value: str) -> None:
