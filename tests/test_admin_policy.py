@@ -16,6 +16,7 @@ from tests.test_admin_inbox import client_of
 pytestmark = pytest.mark.django_db
 POLICIES = "/admin/jit_approval/approvalpolicy/"
 USERS, GROUPS = "policyuserpermission_set", "policygrouppermission_set"
+REQUIRED = "group_requirements"
 
 
 @pytest.fixture
@@ -27,7 +28,15 @@ def editor() -> Any:
     return made
 
 
-def form(*, users: tuple[Any, ...] = (), groups: tuple[Any, ...] = (), **fields: Any) -> Any:
+def form(
+    *,
+    users: tuple[Any, ...] = (),
+    groups: tuple[Any, ...] = (),
+    required: Any = None,
+    **fields: Any,
+) -> Any:
+    """What the browser posts for a new policy."""
+    required = required or {}
     data = {
         "name": "Customer data",
         "slug": "customer-data",
@@ -38,7 +47,12 @@ def form(*, users: tuple[Any, ...] = (), groups: tuple[Any, ...] = (), **fields:
         "decide_within": "00:15:00",
         "usable_within": "00:05:00",
         "rejection_cooldown": "00:05:00",
+        "effect": "require",
+        "severity": "normal",
     } | fields
+    data |= {f"{REQUIRED}-TOTAL_FORMS": len(required), f"{REQUIRED}-INITIAL_FORMS": 0}
+    for number, (group, count) in enumerate(required.items()):
+        data |= {f"{REQUIRED}-{number}-group": group.pk, f"{REQUIRED}-{number}-count": count}
     for prefix, field, chosen in ((USERS, "user", users), (GROUPS, "group", groups)):
         data |= {f"{prefix}-TOTAL_FORMS": len(chosen), f"{prefix}-INITIAL_FORMS": 0}
         data |= {f"{prefix}-{n}-{field}": one.pk for n, one in enumerate(chosen)}

@@ -15,6 +15,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import F
 
 from jit_approval import clock, prepared
 from jit_approval.audit import chain
@@ -302,6 +303,20 @@ def _record(policy_id: Any, by: Any, reason: str) -> None:
 
 def _newest(policy: ApprovalPolicy) -> PolicyVersion | None:
     return PolicyVersion.objects.using(database()).filter(policy=policy).order_by("-number").first()
+
+
+def changed_past(policies: Iterable[ApprovalPolicy]) -> set[Any]:
+    """Return the keys of policies that do not say what their newest version says. Four queries.
+
+    Changed by `update()`, a fixture or SQL; or a user or group named in them was renamed.
+    """
+    rows = list(policies)
+    newest = PolicyVersion.objects.using(database()).filter(
+        policy__in=[row.pk for row in rows], number=F("policy__version")
+    )
+    recorded = dict(newest.values_list("policy_id", "data"))
+    now = _snapshots(rows)
+    return {row.pk for row in rows if recorded.get(row.pk) != now[row.slug]}
 
 
 def deleted(policy: ApprovalPolicy) -> None:
