@@ -1,6 +1,9 @@
 """Objects that gated calls are about."""
 
+import uuid
+
 from django.db import models
+from guardian.models import GroupObjectPermissionBase, UserObjectPermissionBase
 
 
 class Customer(models.Model):
@@ -22,3 +25,21 @@ class Account(models.Model):
 
     def __str__(self) -> str:
         return f"{self.owner}: {self.balance}"
+
+
+class AccountUserPermission(UserObjectPermissionBase):
+    """Who may do what with one account, by a foreign key of its own instead of guardian's generic one."""
+
+    content_object = models.ForeignKey(Account, on_delete=models.CASCADE)
+
+
+class Vault(models.Model):
+    """Something with a key that databases write differently."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+
+
+class VaultGroupPermission(GroupObjectPermissionBase):
+    """Which groups may do what with one vault."""
+
+    content_object = models.ForeignKey(Vault, on_delete=models.CASCADE)
