@@ -57,7 +57,7 @@ def evaluate(source: str, facts: Mapping[str, Any]) -> bool:
         if isinstance(found, ConditionError):
             raise ConditionFailed(str(found))
         return found(facts)
-    except ConditionFailed as failed:
+    except (ConditionFailed, library.LibraryMissing) as failed:
         # Without its causes: what they hold may come from the caller, and would be logged.
         raise ConditionFailed(str(failed)) from None
     except Exception as error:

@@ -113,6 +113,8 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     Raises:
         Trouble: it is no RE2 pattern.
     """
+    if "\0" in pattern:
+        raise Trouble("a pattern with a NUL character")
     cel = load()
     environment = cel.NewEnv(
         variables={"text": cel.Type.STRING, "pattern": cel.Type.STRING},
@@ -121,6 +123,9 @@ def matcher(pattern: str) -> Callable[[str], bool]:
         expression = environment.compile("text.matches(pattern)")
 
     def search(text: str) -> bool:
+        # The library reads a text up to its first NUL: "abc\0;" would match ^[a-z]+$.
+        if "\0" in text:
+            raise Trouble("a pattern asked about text with a NUL character")
         try:
             found = expression.eval(data={"text": text, "pattern": pattern}).value()
         except (RuntimeError, UnicodeError):
