@@ -64,11 +64,14 @@ def guarded(route: Route) -> list[Guarded]:
     try:
         view = _made(route)
         methods = _methods(view)
+        gate, why = _gate_of(route, view)
     except Exception as error:  # the view's own code
         why = f"the view cannot be made: {_said(error)}"
         return [Guarded(EVERY_METHOD, "", Gate.CANNOT_TELL, Status.CANNOT_TELL, why)]
-    gate, why = _gate_of(route, view)
-    return [*(_method(view, method, gate, why) for method in methods), *_catch_all(view, gate, why)]
+    return [
+        *(_method(route, view, method, gate, why) for method in methods),
+        *_catch_all(view, gate, why),
+    ]
 
 
 def _made(route: Route) -> APIView:
@@ -93,8 +96,8 @@ def _methods(view: APIView) -> list[str]:
     ]
 
 
-def _method(view: APIView, method: str, gate: Gate, why: str) -> Guarded:
-    held, action, error = _asked(view, method)
+def _method(route: Route, view: APIView, method: str, gate: Gate, why: str) -> Guarded:
+    held, action, error = _asked(route, view, method)
     if method in gated.SAFE_METHODS and (gate == Gate.NONE or not held):
         return Guarded(method, action, gate, Status.READS)
     if gate == Gate.NONE:
@@ -106,18 +109,27 @@ def _method(view: APIView, method: str, gate: Gate, why: str) -> Guarded:
     return Guarded(method, action, gate, Status.GATED)
 
 
-def _asked(view: APIView, method: str) -> tuple[bool, str, str]:
-    """Return whether the method is held, its action label, and what went wrong in finding out."""
+def _asked(route: Route, view: APIView, method: str) -> tuple[bool, str, str]:
+    """Return whether the method is held, its action label, and why one of them cannot be told."""
     held, action, error = method not in gated.SAFE_METHODS, "", ""
     try:
+        # A property that asks for the request would look like an attribute that is not there.
+        _ensure_plain(route, "approval_methods")
         held = gated.is_gated(view, method)
     except Exception as raised:  # malformed, or known per request only
         error = f"approval_methods cannot be told: {_said(raised)}"
     try:
+        _ensure_plain(route, "approval_action")
         action = gated.action_label(view, method)
     except Exception as raised:
         error = error or f"its action cannot be told: {_said(raised)}"
     return held, action, error
+
+
+def _ensure_plain(route: Route, name: str) -> None:
+    own = inspect.getattr_static(route.view, name, None)
+    if name not in route.initkwargs and hasattr(type(own), "__get__"):
+        raise TypeError("computed per request")
 
 
 def _catch_all(view: APIView, gate: Gate, why: str) -> Iterator[Guarded]:
@@ -137,14 +149,12 @@ def _catch_all(view: APIView, gate: Gate, why: str) -> Iterator[Guarded]:
 def _gate_of(route: Route, view: APIView) -> tuple[Gate, str]:
     """Return the gate, and where that cannot be told, why."""
     for name in ("get_permissions", "check_permissions"):
-        function = getattr(route.view, name)
-        if function is not getattr(APIView, name):
-            hint = ", which names the gate" if names_gate(function) else ""
+        if _is_own(route.view, name):
+            hint = ", which names the gate" if names_gate(getattr(route.view, name)) else ""
             return Gate.CANNOT_TELL, f"{name}() is overridden{hint}"
-    classes = view.permission_classes
-    if not isinstance(classes, list | tuple) or _is_computed(route):
+    if _is_computed(route) or not isinstance(view.permission_classes, list | tuple):
         return Gate.CANNOT_TELL, "permission_classes is computed per request"
-    return _listed(route, tuple(classes))
+    return _listed(route, tuple(view.permission_classes))
 
 
 def _is_computed(route: Route) -> bool:
@@ -163,25 +173,23 @@ def _listed(route: Route, classes: tuple[Any, ...]) -> tuple[Gate, str]:
         return Gate.NONE, ""
     if any(gate.has_permission is not RequiresApproval.has_permission for gate in gates):
         return Gate.CANNOT_TELL, "a subclass of the gate overrides has_permission()"
-    if name := _hook_without_super(route.view):
-        return (
-            Gate.CANNOT_TELL,
-            f"{name}() is overridden without super(), so the gate may not be asked",
-        )
+    if _is_own(route.view, "dispatch"):
+        return Gate.CANNOT_TELL, "dispatch() is overridden, and may not heed the gate"
+    if _is_own(route.view, "initial") and not _goes_on(route.view.initial):
+        return Gate.CANNOT_TELL, "initial() is overridden without super(), which asks the gate"
     by_policy = all(gate.by_policy_only for gate in gates)
     return (Gate.BY_POLICY if by_policy else Gate.ALWAYS), ""
 
 
-def _hook_without_super(view: type[APIView]) -> str:
-    """Return the name of what leads to the gate and was replaced by something that does not go on to it."""
-    for name in ("dispatch", "initial"):
-        function = inspect.unwrap(getattr(view, name))
-        if function in (getattr(APIView, name), inspect.unwrap(getattr(APIView, name))):
-            continue
-        mentioned = getattr(getattr(function, "__code__", None), "co_names", ())
-        if "super" not in mentioned or name not in mentioned:
-            return name
-    return ""
+def _is_own(view: type[APIView], name: str) -> bool:
+    """Tell whether the method is not APIView's; decorators around that do not count."""
+    return inspect.unwrap(getattr(view, name)) is not getattr(APIView, name)
+
+
+def _goes_on(initial: Any) -> bool:
+    """Tell whether the code mentions what it replaced. A hint: a call may stand behind a condition."""
+    mentioned = getattr(getattr(inspect.unwrap(initial), "__code__", None), "co_names", ())
+    return "super" in mentioned and "initial" in mentioned
 
 
 def _said(error: Exception) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
-from django.contrib.admin import AdminSite
+from django.contrib.admin import AdminSite, ModelAdmin
 from django.db.models import Model
 
 from jit_approval.routes import Endpoint, Route, as_route
@@ -28,11 +28,8 @@ def kind_of(endpoint: Endpoint) -> Kind:
     route = as_route(endpoint)
     if route is not None:
         return Kind.OWN if f"{route.view.__module__}.".startswith(_PACKAGE) else Kind.DRF
-    callback = endpoint.callback
-    # AdminSite and ModelAdmin leave themselves on the callbacks they make; login is a bare method.
-    of_admin = hasattr(callback, "admin_site") or _model_admin(callback) is not None
-    of_site = isinstance(getattr(callback, "__self__", None), AdminSite)
-    return Kind.ADMIN if of_admin or of_site else Kind.DJANGO
+    of_site = isinstance(_owner(endpoint.callback), AdminSite | ModelAdmin)
+    return Kind.ADMIN if of_site else Kind.DJANGO
 
 
 def models_of(endpoint: Endpoint) -> frozenset[str]:
@@ -41,16 +38,20 @@ def models_of(endpoint: Endpoint) -> frozenset[str]:
     Tables count: a proxy is the model behind it, and a model that inherits tables is each of them.
     """
     route = as_route(endpoint)
-    admin = _model_admin(endpoint.callback)
-    found = list(_of_view(route)) if route else [getattr(admin, "model", None)]
+    owner = _owner(endpoint.callback)
+    found = list(_of_view(route)) if route else [getattr(owner, "model", None)]
     return frozenset(label for model in found if _is_model(model) for label in _tables(model))
 
 
-def _model_admin(callback: Any) -> Any:
+def _owner(callback: Any) -> Any:
+    """Return the ModelAdmin or the AdminSite that a callback belongs to, under what they wrap it in."""
     while callback is not None:
-        if hasattr(callback, "model_admin"):
-            return callback.model_admin
-        callback = getattr(callback, "__wrapped__", None)
+        # They leave themselves on what they make; a view of their own is a method of theirs.
+        for name in ("model_admin", "admin_site", "__self__"):
+            owner = getattr(callback, name, None)
+            if isinstance(owner, AdminSite | ModelAdmin):
+                return owner
+        callback = getattr(callback, "__wrapped__", None) or getattr(callback, "func", None)
     return None
 
 
