@@ -1,6 +1,7 @@
 """The rows that are the truth: tasks and messages only carry their keys."""
 
 from jit_approval.models.delegation import Delegation
+from jit_approval.models.heartbeat import Heartbeat
 from jit_approval.models.policy import (
     ApprovalPolicy,
     PolicyGroupPermission,
@@ -17,6 +18,7 @@ __all__ = [
     "AuditEvent",
     "Decision",
     "Delegation",
+    "Heartbeat",
     "Notification",
     "PolicyChange",
     "PolicyGroupPermission",

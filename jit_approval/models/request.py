@@ -137,6 +137,8 @@ class ApprovalRequest(models.Model):
             models.Index(fields=["policy", "created_at"], name="jit_request_policy"),
             # The sweeper and the inbox: what falls due, soonest first.
             models.Index(fields=["due_at"], name="jit_request_due"),
+            # Health and the inbox: runs whose outcome nobody knows.
+            models.Index(fields=["outcome", "finished_at"], name="jit_request_outcome"),
         ]
 
     def __str__(self) -> str:
