@@ -36,6 +36,16 @@ def is_met(votes: Iterable[Vote], required: int, groups: Mapping[int, int]) -> b
     return all(_fill(key, filled, counted) for key, count in groups.items() for _ in range(count))
 
 
+def places_filled(votes: Iterable[Vote], groups: Mapping[int, int]) -> dict[int, int]:
+    """Return how many places of each group the votes fill, one person in one place; as many in all as can be."""
+    counted = independent(votes)
+    filled: dict[int, int] = {}
+    for key, count in groups.items():
+        for _ in range(count):
+            _fill(key, filled, counted)
+    return {key: sum(each == key for each in filled.values()) for key in groups}
+
+
 def independent(votes: Iterable[Vote]) -> list[Vote]:
     """Return the votes that count: of those tied together, one.
 

@@ -135,7 +135,7 @@ def test_second_vote_is_refused_and_the_first_one_shown(bob) -> None:
     row = factories.held(terms={"required_approvals": 2})
     client = client_of(bob)
     response = client.post(page(row), {"verdict": "approve", "comment": "one"}, follow=True)
-    assert "more are needed" in text_of(response)
+    assert "Still needed: 1 approval." in text_of(response)
     assert "You have given your decision." in text_of(client.get(page(row)))
     again = client.post(page(row), {"verdict": "approve"})
     assert again.status_code == 409
@@ -233,7 +233,7 @@ def test_vote_that_no_longer_counts_is_told(bob) -> None:
     row = factories.held(terms={"required_approvals": 2})
     services.approve(row, by=carol)
     carol.user_permissions.clear()
-    assert "1 of these does not count" in text_of(client_of(bob).get(page(row)))
+    assert "1 approval does not count" in text_of(client_of(bob).get(page(row)))
 
 
 def test_deleted_account_of_the_requester_is_told(bob) -> None:

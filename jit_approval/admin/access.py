@@ -63,6 +63,8 @@ class Options:
     may_revoke: bool = False
     may_settle: bool = False
     why_not: str = ""
+    # Names of those the user would decide for, as their stand-in.
+    on_behalf_of: tuple[str, ...] = ()
 
 
 def options(user: Any, row: ApprovalRequest, *, authority: bool | None = None) -> Options:
@@ -70,15 +72,16 @@ def options(user: Any, row: ApprovalRequest, *, authority: bool | None = None) -
 
     `row` carries the database's time (`with_now`). `authority`: over its policy, when already read.
     """
-    refusal = _refusal(user, row, authority)
+    refusal, on_behalf_of = _standing(user, row, authority)
     if row.status == Status.APPROVED and not row.is_overdue(row.now):
         may_revoke = not refusal or services.stands_behind(user, row)
-        return Options(may_revoke=may_revoke, why_not=_("It has been approved already."))
+        why_not = _("It has been approved already.")
+        return Options(may_revoke=may_revoke, why_not=why_not, on_behalf_of=on_behalf_of)
     if row.outcome == Outcome.UNKNOWN:
         why_not = _("Nobody knows whether it ran: no end of the run was recorded.")
         return Options(may_settle=not refusal, why_not=why_not)
     why_not = _over(row) or refusal or _has_voted(user, row)
-    return Options(may_decide=not why_not, why_not=why_not)
+    return Options(may_decide=not why_not, why_not=why_not, on_behalf_of=on_behalf_of)
 
 
 def _over(row: ApprovalRequest) -> str:
@@ -89,17 +92,22 @@ def _over(row: ApprovalRequest) -> str:
     return ""
 
 
-def _refusal(user: Any, row: ApprovalRequest, authority: bool | None) -> str:
+def _standing(
+    user: Any, row: ApprovalRequest, authority: bool | None
+) -> tuple[str, tuple[str, ...]]:
+    """Return why the user has no say, and, where they have, for whom they would say it."""
     try:
         if authority is None or policies.is_behind(user, row.requester_id, row.persons):
-            policies.ensure_may_decide(user, row)
-        elif not authority:
+            return "", policies.ensure_may_decide(user, row).on_behalf_of
+        if not authority:
             raise MayNotDecide
     except SelfApprovalForbidden:
-        return _("This is your own call. Somebody else has to decide it.")
+        if policies.is_behind(user, row.requester_id, row.persons):
+            return _("This is your own call. Somebody else has to decide it."), ()
+        return _("You stand in for who made this call. Somebody else has to decide it."), ()
     except MayNotDecide:
-        return _("You are not among the deciders of this request.")
-    return ""
+        return _("You are not among the deciders of this request."), ()
+    return "", ()
 
 
 def _has_voted(user: Any, row: ApprovalRequest) -> str:

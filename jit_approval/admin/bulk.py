@@ -14,9 +14,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from jit_approval import conf, policies
-from jit_approval.admin import access, deadline
+from jit_approval.admin import access, deadline, policy_list
 from jit_approval.admin.deciding import Choice, DecisionForm, Result, attempt
 from jit_approval.models import ApprovalRequest
+from jit_approval.policies import delegations
 from jit_approval.states import Status
 
 if TYPE_CHECKING:
@@ -124,17 +125,26 @@ def _confirm(
 
 
 def _entries(request: HttpRequest, rows: list[ApprovalRequest]) -> list[dict[str, Any]]:
-    """Return what is shown of each; the authority over all of them is one query."""
+    """Return what is shown of each; the authority over all of them is one query.
+
+    Who takes part in a delegation is looked at row by row: for whom they decide depends on the policy.
+    """
+    if delegations.touching([request.user.pk]):
+        return [_entry(row, access.options(request.user, row)) for row in rows]
     decidable = policies.decidable_by(request.user).filter(pk__in=[row.pk for row in rows])
     keys = set(decidable.values_list("pk", flat=True))
     return [
-        {
-            "row": row,
-            "countdown": deadline.countdown(row),
-            "options": access.options(request.user, row, authority=row.pk in keys),
-        }
-        for row in rows
+        _entry(row, access.options(request.user, row, authority=row.pk in keys)) for row in rows
     ]
+
+
+def _entry(row: ApprovalRequest, options: access.Options) -> dict[str, Any]:
+    return {
+        "row": row,
+        "countdown": deadline.countdown(row),
+        "severity": policy_list.severity_badge(row),
+        "options": options,
+    }
 
 
 def _decide_each(

@@ -51,6 +51,11 @@ def as_words(duration: timedelta) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or f"0 {_('s')}"
 
 
+def as_words_ago(duration: timedelta) -> str:
+    """Return how long ago in its largest unit alone: 2 min, 3 h, 5 d."""
+    return " ".join(as_words(duration).split()[:2])
+
+
 def countdown(row: ApprovalRequest) -> SafeString | str:
     """Return the time left as an element that countdown.js keeps current; a dash when it is closed."""
     remaining = left(row)

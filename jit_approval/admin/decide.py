@@ -6,17 +6,21 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
-from django.db.models import IntegerField
-from django.db.models.expressions import RawSQL
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.utils.translation import gettext as _
 
 from jit_approval import conf, policies
-from jit_approval.admin import access, deadline
+from jit_approval.admin import (
+    access,
+    deadline,
+    policy_diffs,
+    policy_list,
+    policy_versions,
+    timeline,
+)
 from jit_approval.admin.deciding import DecisionForm, Result, attempt, told
-from jit_approval.audit import chain
-from jit_approval.models import ApprovalRequest, AuditEvent
+from jit_approval.models import ApprovalRequest
+from jit_approval.policies import progress
 from jit_approval.states import Outcome, Status
 
 if TYPE_CHECKING:
@@ -68,11 +72,15 @@ def _render(
         "max_comment": conf.get().MAX_REASON_LENGTH,
         "details": [(name, _as_text(value)) for name, value in row.context.items()],
         "others_behind": [person for person in row.persons if person != row.requester_person],
-        "void_votes": _void_votes(row),
+        "progress": _progress(row),
+        "severity": policy_list.severity_badge(row),
+        "newcomers": timeline.newcomers(row, events),
+        "policy_diffs": policy_diffs.of(row),
+        "version_url": _version_url(page, request, row),
         "usable_for": deadline.as_words(row.usable_within),
         "earlier": _earlier(page, request, row),
-        "timeline": [_moment(event) for event in events],
-        "trail_is_sound": _is_sound(row, events),
+        "timeline": [timeline.moment(event) for event in events],
+        "trail_is_sound": timeline.is_sound(row, events),
     }
     request.current_app = page.admin_site.name
     template = "admin/jit_approval/decide.html"
@@ -85,14 +93,17 @@ def _as_text(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def _void_votes(row: ApprovalRequest) -> int:
-    """Return how many approvals of an open request no longer count: their givers are deciders no more."""
-    if deadline.left(row) is None or not row.approvals_given:
-        return 0
-    valid = RawSQL(policies.valid_votes_sql(), (), output_field=IntegerField())  # noqa: S611
-    rows = ApprovalRequest.objects.using(policies.database()).filter(pk=row.pk)
-    counted = rows.annotate(votes=valid).values_list("votes", flat=True).first()
-    return max(row.approvals_given - (counted or 0), 0)
+def _progress(row: ApprovalRequest) -> progress.Progress:
+    return progress.of_closed(row) if deadline.left(row) is None else progress.of(row)
+
+
+def _version_url(page: ApprovalRequestAdmin, request: HttpRequest, row: ApprovalRequest) -> str:
+    """Return the address of the policy as it was, for those who may look at policies."""
+    verbs = ("view", "change")
+    may = any(request.user.has_perm(f"jit_approval.{verb}_approvalpolicy") for verb in verbs)
+    if not may or row.policy_id is None or not row.policy_version:
+        return ""
+    return policy_versions.url_of(row.policy_id, row.policy_version, page.admin_site.name)
 
 
 def _earlier(
@@ -118,42 +129,3 @@ def _earlier(
         }
         for one in found
     ]
-
-
-def _moment(event: AuditEvent) -> dict[str, Any]:
-    """Return one line of the timeline."""
-    try:
-        data = json.loads(event.body).get("data", {})
-    except (ValueError, AttributeError):
-        data = {}
-    return {
-        "what": _kinds().get(event.kind, event.kind),
-        "kind": event.kind,
-        "by": event.actor_label or _("the system"),
-        "at": event.at,
-        "comment": data.get("comment", ""),
-        "result": " ".join(
-            str(data[key]) for key in ("outcome", "status", "exception") if data.get(key)
-        ),
-    }
-
-
-def _kinds() -> dict[str, str]:
-    return {
-        "held": _("Call held"),
-        "vote": _("Approval given"),
-        "approved": _("Approved"),
-        "rejected": _("Rejected"),
-        "cancelled": _("Withdrawn"),
-        "expired": _("Time over"),
-        "revoked": _("Approval taken back"),
-        "consumed": _("Run started"),
-        "outcome": _("Run ended"),
-        "settled": _("Outcome settled"),
-    }
-
-
-def _is_sound(row: ApprovalRequest, events: list[AuditEvent]) -> bool:
-    """Tell whether the chain of events is unbroken and ends where the request says it does."""
-    head = events[-1].hash if events else ""
-    return chain.first_broken(events) is None and head == row.audit_head

@@ -11,7 +11,7 @@ from django import forms
 from django.db import DatabaseError, connections
 from django.db.models import TextChoices
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from jit_approval import conf, policies, services
 from jit_approval.exceptions import (
@@ -24,6 +24,7 @@ from jit_approval.exceptions import (
     SelfApprovalForbidden,
 )
 from jit_approval.models import ApprovalRequest
+from jit_approval.policies import progress
 from jit_approval.states import Outcome, Status
 
 
@@ -78,6 +79,9 @@ def attempt(row: ApprovalRequest, choice: str, *, by: Any, comment: str) -> Resu
     try:
         return Result(row=_SERVICES[choice](row, by=by, comment=comment))
     except ApprovalError as error:
+        if isinstance(error, SelfApprovalForbidden) and not _is_behind(by, row):
+            text = _("You stand in for who made this call. Somebody else has to decide it.")
+            return Result(error=text, status=403)
         return _refused(error)
     except DatabaseError:
         # The commit may have gone through: only a new connection tells what is true.
@@ -86,6 +90,10 @@ def attempt(row: ApprovalRequest, choice: str, *, by: Any, comment: str) -> Resu
             "The database failed while this was being decided. What is shown is its state now."
         )
         return Result(error=text, status=503, database_failed=True)
+
+
+def _is_behind(by: Any, row: ApprovalRequest) -> bool:
+    return policies.is_behind(by, row.requester_id, row.persons)
 
 
 def _refused(error: ApprovalError) -> Result:
@@ -119,4 +127,15 @@ def told(choice: str, row: ApprovalRequest) -> str:
         return _("Approval taken back: %(call)s [%(code)s]. It will not run.") % call
     if row.status == Status.APPROVED:
         return _("Approved: %(call)s [%(code)s]. The requester may run it once now.") % call
-    return _("Your approval of %(call)s [%(code)s] is recorded; more are needed.") % call
+    text = _("Your approval of %(call)s [%(code)s] is recorded. Still needed: %(missing)s.")
+    return text % {**call, "missing": still_needed(progress.of(row))}
+
+
+def still_needed(where: progress.Progress) -> str:
+    """Return who has yet to approve: how many persons, and of which groups."""
+    count = max(where.missing, 1)
+    text = ngettext("%(count)d approval", "%(count)d approvals", count) % {"count": count}
+    groups = ", ".join(f"{each.group} {each.missing}" for each in where.groups if each.missing)
+    if not groups:
+        return text
+    return _("%(approvals)s, of them %(groups)s") % {"approvals": text, "groups": groups}

@@ -152,6 +152,7 @@ def _refusal(error: Exception) -> str:
         ApprovalUnavailable: _("Nobody but you could approve it now."),
         TooManyPending: _("Too many requests are open, or were opened lately."),
         CoolingDown: _("A like change was rejected moments ago; wait before you propose it again."),
+        ReasonRequired: _("Say why here. In the policy's words: %(error)s") % {"error": error},
         ObjectDoesNotExist: _("The same change was being decided just now; look, and try again."),
     }
     for kind, text in texts.items():

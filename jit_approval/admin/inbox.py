@@ -14,6 +14,7 @@ from django.db import connections, transaction
 from django.db.models import F, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext
@@ -21,9 +22,11 @@ from django.utils.translation import gettext_lazy as _
 
 from jit_approval.admin import access, bulk, deadline, decide
 from jit_approval.admin.filters import ActionFilter, PolicyFilter, StatusFilter
+from jit_approval.admin.policy_list import severity_badge
 from jit_approval.models import ApprovalRequest
+from jit_approval.policies import progress
 from jit_approval.querysets import ApprovalRequestQuerySet
-from jit_approval.states import OPEN
+from jit_approval.states import OPEN, Severity, Status
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[ApprovalRequest]
@@ -38,7 +41,17 @@ _INBOX = "admin:jit_approval_approvalrequest_changelist"
 
 
 class InboxList(ChangeList):
-    """The list whose rows lead to the decision page."""
+    """The list whose rows lead to the decision page, and know how far each is from its quorum."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Read the rows of the page, and the groups that have yet to be represented: asked once for all."""
+        super().get_results(request)
+        if request.method != "GET":
+            return  # nothing of it is shown
+        rows = self.result_list = list(self.result_list)
+        found = progress.of_page(rows)
+        for row in rows:
+            row.progress = found[row.pk]
 
     def url_for_result(self, result: Any) -> str:
         """Return the address of the decision page."""
@@ -53,6 +66,7 @@ class ApprovalRequestAdmin(_ModelAdmin):
         "code",
         "asked_action",
         "asked_object",
+        "how_severe",
         "requester_label",
         "short_reason",
         "time_left",
@@ -73,7 +87,7 @@ class ApprovalRequestAdmin(_ModelAdmin):
     actions = (bulk.approve_selected, bulk.reject_selected)
 
     class Media:
-        css = {"all": ("jit_approval/admin.css",)}
+        css = {"all": ("jit_approval/admin.css", "jit_approval/policies.css")}
         js = ("jit_approval/countdown.js",)
 
     # --- who sees what -----------------------------------------------------------------------------------
@@ -226,12 +240,22 @@ class ApprovalRequestAdmin(_ModelAdmin):
         return deadline.countdown(row)
 
     @admin.display(description=_("approvals"))
-    def votes(self, row: ApprovalRequest) -> str:
-        """Return approvals given and needed."""
-        return gettext("%(given)d of %(needed)d") % {
-            "given": row.approvals_given,
-            "needed": row.required_approvals,
-        }
+    def votes(self, row: Any) -> SafeString:
+        """Return approvals given and needed, in all and of groups."""
+        text = gettext("%(given)d of %(needed)d")
+        words = text % {"given": row.progress.given, "needed": row.progress.needed}
+        groups = [
+            (each.group, text % {"given": each.given, "needed": each.needed})
+            for each in row.progress.groups
+            if row.status == Status.PENDING
+        ]
+        listed = format_html_join("", ' <small class="jit-group">{} {}</small>', groups)
+        return format_html("{}{}", words, listed)
+
+    @admin.display(description=_("severity"))
+    def how_severe(self, row: ApprovalRequest) -> SafeString | str:
+        """Return the severity as a coloured word, unless it is the usual one."""
+        return "-" if row.severity == Severity.NORMAL else severity_badge(row)
 
     @admin.display(description=_("status"))
     def state(self, row: ApprovalRequest) -> SafeString:

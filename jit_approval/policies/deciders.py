@@ -176,7 +176,7 @@ def _needed(user: Any, able: set[Any], row: ApprovalRequest) -> set[Any]:
     """Return the lenders a vote of this user (key) rests on: all, or those who bring a group to represent."""
     if user not in able:
         return able
-    members = _memberships(able, [key for key, _name, _count in row.group_requirements])
+    members = memberships(able, [key for key, _name, _count in row.group_requirements])
     own = members.get(user, frozenset())
     return {key for key in able - {user} if not members.get(key, frozenset()) <= own}
 
@@ -212,19 +212,25 @@ def _able(keys: Iterable[Any], row: ApprovalRequest) -> set[Any]:
 def has_quorum(approval_request: ApprovalRequest) -> bool:
     """Tell whether the approvals given by deciders of this moment suffice, groups and stand-ins considered."""
     row = approval_request
+    groups = {key: count for key, _name, count in row.group_requirements}
+    return quorum.is_met(valid_votes(row), row.required_approvals, groups)
+
+
+def valid_votes(approval_request: ApprovalRequest) -> list[quorum.Vote]:
+    """Return the approvals given by deciders of this moment, with whom each could stand for."""
+    row = approval_request
     votes = [
         vote
         for vote in row.decisions.select_related("decider")
         if vote.verdict == Verdict.APPROVE and vote.decider is not None
     ]
     if not votes:
-        return False
+        return []
     ties = delegations.touching(vote.decider_id for vote in votes)
     lenders = {vote.pk: _lenders(vote, ties, row) for vote in votes}
     keys = [vote.decider_id for vote in votes]
     able = _able([*keys, *(key for each in lenders.values() for key in each)], row)
-    groups = {key: count for key, _name, count in row.group_requirements}
-    members = _memberships(able, groups)
+    members = memberships(able, [key for key, _name, _count in row.group_requirements])
     barred = {
         each.stand_in_id
         for each in ties
@@ -240,7 +246,7 @@ def has_quorum(approval_request: ApprovalRequest) -> bool:
         linked = frozenset(vote.linked).union(_others(vote.decider, ties))
         lent = frozenset(lenders[vote.pk][key] for key in sources - {vote.decider_id})
         counted.append(quorum.Vote(vote.person, represented, linked, lent))
-    return quorum.is_met(counted, row.required_approvals, groups)
+    return counted
 
 
 def _lenders(vote: Decision, ties: list[Delegation], row: ApprovalRequest) -> dict[Any, str]:
@@ -282,7 +288,7 @@ def _could_meet(terms: Terms, behind: set[str], object_pk: str) -> bool:
         if delegations.covers(each, terms.policy_id):
             links.setdefault(each.stand_in_id, set()).add(person_of(each.delegator))
     groups = {key: count for key, _name, count in terms.group_requirements}
-    members = _memberships(able, groups)
+    members = memberships(able, groups)
     votes = [
         quorum.Vote(person, members.get(key, frozenset()), linked=frozenset(links.get(key, ())))
         for key, person in able.items()
@@ -291,7 +297,7 @@ def _could_meet(terms: Terms, behind: set[str], object_pk: str) -> bool:
     return quorum.is_met(votes, terms.required_approvals, groups)
 
 
-def _memberships(users: Iterable[Any], groups: Iterable[int]) -> dict[Any, frozenset[int]]:
+def memberships(users: Iterable[Any], groups: Iterable[int]) -> dict[Any, frozenset[int]]:
     """Return, by user key, which of the groups each is a member of."""
     wanted = list(groups)
     if not wanted:

@@ -1,0 +1,93 @@
+"""What has happened to a request, as lines for people; and what happened around it meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from jit_approval import membership
+from jit_approval.admin import deadline
+from jit_approval.audit import chain
+from jit_approval.models import ApprovalRequest, AuditEvent
+
+
+def moment(event: AuditEvent) -> dict[str, Any]:
+    """Return one line of the timeline."""
+    data = said(event)
+    return {
+        "what": _kinds().get(event.kind, event.kind),
+        "kind": event.kind,
+        "by": event.actor_label or _("the system"),
+        "at": event.at,
+        "comment": data.get("comment", ""),
+        "on_behalf_of": data.get("on_behalf_of", []),
+        "result": _result(event.kind, data),
+    }
+
+
+def newcomers(row: ApprovalRequest, events: Iterable[AuditEvent]) -> list[str]:
+    """Return who entered or left a group that decides, while the request was open: newest first.
+
+    Only of requests that are open still: later it is history, and stands in the timeline.
+    """
+    if deadline.left(row) is None:
+        return []
+    found = []
+    for event in events:
+        if event.kind == membership.KIND:
+            ago = deadline.as_words_ago(row.now - event.at)
+            change = _membership(said(event))
+            text = _("%(change)s %(ago)s ago, while this was open.")
+            found.append(text % {"change": change, "ago": ago})
+    return found[::-1]
+
+
+def is_sound(row: ApprovalRequest, events: Sequence[AuditEvent]) -> bool:
+    """Tell whether the chain of events is unbroken and ends where the request says it does."""
+    head = events[-1].hash if events else ""
+    return chain.first_broken(events) is None and head == row.audit_head
+
+
+def said(event: AuditEvent) -> dict[str, Any]:
+    """Return what an event carries; nothing where its body was tampered with."""
+    try:
+        data = json.loads(event.body)["data"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _result(kind: str, data: dict[str, Any]) -> str:
+    if kind == membership.KIND:
+        return _membership(data)
+    return " ".join(str(data[key]) for key in ("outcome", "status", "exception") if data.get(key))
+
+
+def _membership(data: dict[str, Any]) -> str:
+    users = data.get("users")
+    names = {
+        "users": ", ".join(map(str, users)) if isinstance(users, list) else "?",
+        "group": data.get("group", "?"),
+    }
+    if data.get("verb") == "joined":
+        return _("%(users)s joined %(group)s") % names
+    return _("%(users)s left %(group)s") % names
+
+
+def _kinds() -> dict[str, str]:
+    return {
+        "held": _("Call held"),
+        "vote": _("Approval given"),
+        "approved": _("Approved"),
+        "rejected": _("Rejected"),
+        "cancelled": _("Withdrawn"),
+        "expired": _("Time over"),
+        "revoked": _("Approval taken back"),
+        "consumed": _("Run started"),
+        "outcome": _("Run ended"),
+        "settled": _("Outcome settled"),
+        membership.KIND: _("Deciders changed"),
+    }
