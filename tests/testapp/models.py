@@ -2,6 +2,8 @@
 
 import uuid
 
+from django.conf import settings
+from django.contrib.auth.models import Group, Permission
 from django.db import models
 from guardian.models import GroupObjectPermissionBase, UserObjectPermissionBase
 
@@ -31,6 +33,9 @@ class AccountUserPermission(UserObjectPermissionBase):
     """Who may do what with one account, by a foreign key of its own instead of guardian's generic one."""
 
     content_object = models.ForeignKey(Account, on_delete=models.CASCADE)
+    # This app has no migrations: its tables are made before those they point to.
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, db_constraint=False)
+    permission = models.ForeignKey(Permission, models.CASCADE, db_constraint=False)
 
 
 class Vault(models.Model):
@@ -43,3 +48,5 @@ class VaultGroupPermission(GroupObjectPermissionBase):
     """Which groups may do what with one vault."""
 
     content_object = models.ForeignKey(Vault, on_delete=models.CASCADE)
+    group = models.ForeignKey(Group, models.CASCADE, db_constraint=False)
+    permission = models.ForeignKey(Permission, models.CASCADE, db_constraint=False)
