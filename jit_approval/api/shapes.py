@@ -74,10 +74,12 @@ def _object(row: ApprovalRequest) -> dict[str, str] | None:
     return {"model": row.object_model, "pk": row.object_pk, "label": row.object_label}
 
 
-def _decisions(row: ApprovalRequest) -> list[dict[str, str]]:
+def _decisions(row: ApprovalRequest) -> list[dict[str, Any]]:
     return [
         {
             "by": decision.decider_label,
+            # On whose authority a stand-in decided; empty where their own sufficed.
+            "on_behalf_of": decision.on_behalf_of,
             "verdict": decision.verdict,
             "comment": decision.comment,
             "at": timestamp(decision.created_at),
