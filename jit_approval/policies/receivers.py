@@ -34,7 +34,7 @@ def _policy_saved(instance: ApprovalPolicy, raw: bool = False, **_: Any) -> None
         return  # a fixture: what belongs to it is not there yet
     versions.touched(instance.pk)
     # The number the row has now, for who goes on with the instance.
-    instance.refresh_from_db(fields=["version"])
+    instance.refresh_from_db(using=instance._state.db, fields=["version"])
 
 
 def _policy_deleted(instance: ApprovalPolicy, **_: Any) -> None:
