@@ -16,8 +16,10 @@ from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.contrib.auth.views import LogoutView
 from django.core.management import CommandError, call_command
+from django.db import models
 from django.http import HttpResponse
 from django.test import override_settings
+from django.test.utils import isolate_apps
 from django.urls import include, path, re_path
 from django.views.generic import TemplateView
 from rest_framework import generics, serializers, viewsets
@@ -31,7 +33,7 @@ from rest_framework.views import APIView
 from jit_approval import inventory
 from jit_approval.models import PolicyGroupRequirement
 from jit_approval.permissions import RequiresApproval, RequiresApprovalByPolicy
-from tests import factories
+from tests import bindapp, factories
 from tests.testapp.models import Account, Customer
 from tests.testapp.views import CustomerSerializer
 
@@ -407,12 +409,6 @@ class Free(generics.DestroyAPIView):
     permission_classes = (IsAuthenticated,)
 
 
-class ProxyOfCustomer(Customer):
-    class Meta:
-        proxy = True
-        app_label = "testapp"
-
-
 class BySerializer(generics.CreateAPIView):
     serializer_class = CustomerSerializer
     permission_classes = ()
@@ -423,13 +419,29 @@ class BySerializer(generics.CreateAPIView):
 
 @pytest.mark.parametrize(
     "other",
-    [Free, view(Free, queryset=ProxyOfCustomer.objects.all()), BySerializer],
+    [Free, view(Free, queryset=bindapp.Unspeakable.objects.all()), BySerializer],
     ids=["queryset", "proxy", "serializer"],
 )
 def test_another_view_of_a_gated_model_without_a_gate_is_pointed_out(other):
     found = ways(routed(), path("owners/<int:owner>/customers/<int:pk>/", other.as_view()))
     assert [how for how, _, _ in found] == ["same_model"]
     assert "/owners/<int:owner>/customers/<int:pk>/" in found[0][1]
+
+
+@isolate_apps("tests.testapp")
+def test_a_view_of_a_model_that_inherits_the_gated_ones_table_is_pointed_out():
+    class Person(models.Model):
+        class Meta:
+            app_label = "testapp"
+
+    class Employee(Person):
+        class Meta:
+            app_label = "testapp"
+
+    gated = view(Free, queryset=Person.objects.all(), permission_classes=GATE)
+    free = view(Free, queryset=Employee.objects.all())
+    patterns = path("a/<int:pk>/", gated.as_view()), path("b/<int:pk>/", free.as_view())
+    assert [how for how, _, _ in ways(*patterns)] == ["same_model"]
 
 
 def test_views_of_other_models_and_gated_ones_get_around_nothing():
@@ -569,6 +581,17 @@ def test_an_entry_for_something_else_allows_nothing(tmp_path, entry):
     assert [str(one) for one in found.unknown] == [entry]
 
 
+def test_an_entry_for_what_cannot_be_told_is_in_use(tmp_path):
+    doubtful = view(get_permissions=get_permissions)
+    found = taken(path("x/", doubtful.as_view()), allow=listed(tmp_path / "allow", "POST /x/"))
+    assert (found.stale, found.failing) == ((), [])
+
+
+def test_what_is_held_is_not_said_to_be_allowed(tmp_path):
+    line = only(path("x/", Plain.as_view()), allow=listed(tmp_path / "allow", "POST /x/"))
+    assert (line.status, line.allowed) == ("gated", None)
+
+
 def test_entries_that_are_not_needed_any_more_are_reported(tmp_path):
     allow = listed(tmp_path / "allow", "POST plain.post", "POST /gone/", "POST /api/token/")
     found = taken(FREE, path("x/", Plain.as_view()), allow=allow)
@@ -673,8 +696,11 @@ def test_the_table_fits_and_says_what_matters():
 
 
 def test_text_from_outside_cannot_mislead_the_terminal():
-    with urls(path("x/\x1b[2K\u202e", view(permission_classes=()).as_view())):
+    factories.policy(actions="gone\x1b[2K\u202e")
+    free = view(Free, approval_action="x\x1b[2K\u202e")
+    with urls(routed(), path("x/\x1b[2K\u202e", free.as_view())):
         text = run()
+    assert "Ways around" in text and "name no route" in text
     assert "\x1b" not in text and "\u202e" not in text
 
 
