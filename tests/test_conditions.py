@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections import OrderedDict
@@ -294,6 +295,15 @@ def test_a_large_amount_unless_treasury(amount: Any, groups: list[str], expected
     assert holds(LARGE_UNLESS_TREASURY, {"amount": amount}, groups=groups) is expected
 
 
+def test_the_examples_of_the_manual_can_be_saved() -> None:
+    manual = Path(__file__).parent.parent / "docs" / "conditions.md"
+    chapter = manual.read_text().split("## Ten examples")[1].split("##")[0]
+    examples = re.findall(r"^\| `(.+?)` \|", chapter, re.MULTILINE)
+    assert len(examples) == 10
+    for example in examples:
+        check(example.replace("\\|", "|"))
+
+
 # --- a caller must not steer the choice ------------------------------------------------------------------
 
 NOT_A_NUMBER = [
@@ -458,6 +468,7 @@ def test_what_is_no_text_is_never_compared_with_one(source: str, value: Any) -> 
         ('request.data.s.matches("^[a-z]+$")', {"s": "abc\x00;"}),
         ("request.data.n in [1, 2]", {"n": "1"}),
         ('request.data.n in ["wire", null]', {"n": 5}),
+        ("request.data.n in request.data.list", {"n": float("nan"), "list": []}),
         ("object.unknown == 1", {}),
         ("object.closed_at < now", {}),
         ("object.balance + 1.0 > 0.0", {}),
@@ -584,6 +595,10 @@ def test_only_what_a_condition_names_must_keep_to_the_limits() -> None:
     assert evaluate('request.method == "POST"', body)
     with pytest.raises(ConditionFailed):
         evaluate('request.method == "POST" || request.data == []', body)
+
+
+def test_keys_that_are_no_text_fail_as_such() -> None:
+    assert "keys are not text" in fails("true || request.data == {}", {1: 1})
 
 
 def test_data_that_contains_itself_fails() -> None:

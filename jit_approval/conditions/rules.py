@@ -85,6 +85,7 @@ def variables(tree: Node) -> frozenset[str]:
 
 
 def _walk(node: Node, inside: bool) -> Iterator[tuple[Node, bool]]:
+    # `inside` a macro is its body, and what it runs over.
     yield node, inside
     for child in _children(node):
         yield from _walk(child, inside or isinstance(node, Fold))
@@ -131,7 +132,7 @@ def _ensure_map(node: MapOf) -> None:
 
 
 def _ensure_fold(node: Fold, inside: bool) -> None:
-    if inside or any(isinstance(found, Fold) for found, _ in _walk(node.items, False)):
+    if inside:
         raise Refused(
             "all, exists, exists_one, map and filter do not go inside one another", node.offset
         )
