@@ -123,7 +123,7 @@ def idle(actions: Mapping[str, bool]) -> list[Idle]:
 
 
 def _idle(policy: ApprovalPolicy, known: Mapping[str, bool]) -> Idle | None:
-    dead = tuple(glob for glob in policy.globs if not any(_fits(name, glob) for name in known))
+    dead = tuple(glob for glob in policy.globs if not _fits_any(glob, known))
     if len(dead) == len(policy.globs):
         return Idle(policy.slug, dead, True, "no_route")
     if not any(held for name, held in known.items() if policy.names(name)):
@@ -131,8 +131,9 @@ def _idle(policy: ApprovalPolicy, known: Mapping[str, bool]) -> Idle | None:
     return Idle(policy.slug, dead, False, "no_route") if dead else None
 
 
-def _fits(action: str, glob: str) -> bool:
-    return ApprovalPolicy(actions=glob).names(action)
+def _fits_any(glob: str, actions: Iterable[str]) -> bool:
+    alone = ApprovalPolicy(actions=glob)
+    return any(alone.names(action) for action in actions)
 
 
 def _unnamed(known: Mapping[str, bool], enabled: Iterable[ApprovalPolicy]) -> list[str]:
