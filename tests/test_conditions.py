@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from time import perf_counter
+from time import thread_time
 from typing import Any
 from uuid import UUID
 
@@ -203,9 +203,9 @@ def test_patterns_that_are_data_or_cost_too_much_are_refused(pattern: str, said:
 
 
 def test_a_pattern_that_ruins_backtracking_engines_does_no_harm() -> None:
-    started = perf_counter()
+    started = thread_time()
     assert not holds('request.data.s.matches("^(a+)+$")', {"s": "a" * (MAX_TEXT - 1) + "!"})
-    assert perf_counter() - started < 1
+    assert thread_time() - started < 1
 
 
 # --- what holds ------------------------------------------------------------------------------------------
@@ -638,13 +638,13 @@ def test_the_worst_condition_on_the_most_data_takes_no_noticeable_time(source: s
     check(source)
     timings = []
     for _ in range(3):
-        started = perf_counter()
+        started = thread_time()
         try:
             evaluate(source, facts(WORST_DATA))
         except ConditionFailed as failed:
             assert "too many steps" in str(failed)
-        timings.append(perf_counter() - started)
-    # Measured 5 to 60 ms; a busy machine gets room.
+        timings.append(thread_time() - started)
+    # Measured 2 to 60 ms of processor time; slower machines get room.
     assert min(timings) < 0.5
 
 
