@@ -154,9 +154,9 @@ def test_number_of_queries_of_the_confirmation_does_not_grow(bob, django_assert_
     client = client_of(bob)
     rows = [factories.held() for _ in range(6)]
     for count in (2, 6):
-        # session, user and permissions 4; the list 5 (Django builds it first); rows, decisions,
+        # session, user and permissions 4; the list 7 (Django builds it first); rows, decisions,
         # delegations, authority
-        with django_assert_num_queries(13):
+        with django_assert_num_queries(15):
             choose(client, "approve_selected", rows[:count])
 
 

@@ -1,5 +1,6 @@
-"""The Django admin: the approvers' inbox and decision page, the policies, the trail."""
+"""The Django admin: the approvers' inbox and decision page, the policies, delegations, the trail."""
 
+from jit_approval.admin.delegation import DelegationAdmin
 from jit_approval.admin.inbox import ApprovalRequestAdmin
 from jit_approval.admin.policy import ApprovalPolicyAdmin
 from jit_approval.admin.trail import AuditEventAdmin, DecisionAdmin, NotificationAdmin
@@ -9,5 +10,6 @@ __all__ = [
     "ApprovalRequestAdmin",
     "AuditEventAdmin",
     "DecisionAdmin",
+    "DelegationAdmin",
     "NotificationAdmin",
 ]

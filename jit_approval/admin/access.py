@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from jit_approval import policies, services
 from jit_approval.exceptions import MayNotDecide, SelfApprovalForbidden
 from jit_approval.models import ApprovalRequest, PolicyGroupPermission, PolicyUserPermission
+from jit_approval.policies import delegations
 from jit_approval.querysets import ApprovalRequestQuerySet
 from jit_approval.states import Outcome, Status
 
@@ -35,6 +36,17 @@ def is_decider(user: Any) -> bool:
         group__in=user.groups.using(alias), **decide
     )
     return by_user.exists() or by_group.exists()
+
+
+def acts_as_decider(user: Any) -> bool:
+    """Tell whether the user is a decider, or stands in for one now."""
+    if not user.is_active:
+        return False
+    return is_decider(user) or any(
+        is_decider(each.delegator)
+        for each in delegations.touching([user.pk])
+        if each.stand_in_id == user.pk
+    )
 
 
 def visible_to(user: Any) -> ApprovalRequestQuerySet:

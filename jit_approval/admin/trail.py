@@ -13,6 +13,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from jit_approval import policies
+from jit_approval.admin import timeline
 from jit_approval.models import AuditEvent, Decision, Notification
 
 if TYPE_CHECKING:
@@ -46,8 +47,10 @@ class ReadOnlyAdmin(_ModelAdmin):
         return False
 
     @admin.display(description=_("request"))
-    def call(self, row: Any) -> SafeString:
-        """Return a link to the request's page."""
+    def call(self, row: Any) -> SafeString | str:
+        """Return a link to the request's page; a dash for what happened outside of any."""
+        if row.approval_request_id is None:
+            return "-"
         name = "admin:jit_approval_approvalrequest_decide"
         site = self.admin_site.name
         url = reverse(name, args=[row.approval_request_id], current_app=site)
@@ -58,9 +61,17 @@ class ReadOnlyAdmin(_ModelAdmin):
 class AuditEventAdmin(ReadOnlyAdmin):
     """What happened, over all requests, newest first."""
 
-    list_display = ("at", "call", "sequence", "kind", "actor_label", "source", "target")
+    list_display = ("at", "call", "sequence", "kind", "actor_label", "about", "source", "target")
     list_filter = ("kind", "at")
     search_fields = ("approval_request__id", "actor_label", "hash")
+
+    @admin.display(description=_("about"))
+    def about(self, event: AuditEvent) -> str:
+        """Return what an event outside of any request is about: a policy, a delegation, an action."""
+        data = timeline.said(event)
+        names = ("policy", "delegator", "stand_in", "action", "version")
+        told = [f"{name}: {data[name]}" for name in names if data.get(name)]
+        return ", ".join(told) if event.approval_request_id is None else "-"
 
 
 @admin.register(Decision)
