@@ -20,6 +20,7 @@ MIN_WINDOW = timedelta(seconds=1)
 MAX_WINDOW = timedelta(days=30)
 MAX_WAIT = timedelta(days=365)
 MAX_APPROVALS = 1000
+MIN_KEY = 32
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,13 @@ class Rate:
 
     count: int
     period: timedelta
+
+
+class Ports(tuple[int, ...]):
+    """TCP ports."""
+
+
+_HTTPS = Ports((443, 8443))
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,11 @@ class Settings:
     POLL_INTERVAL: int = 5
     BASE_URL: str = ""
     FROM_EMAIL: str = ""
+    # Dotted modules of the project's own kinds of channel, and the ports a webhook may use.
+    CHANNELS: tuple[str, ...] = ()
+    WEBHOOK_PORTS: Ports = _HTTPS
+    # What secrets of channels are encrypted under: the first seals, any of them opens.
+    SECRET_KEYS: tuple[str, ...] = field(default=(), repr=False)
     # A run that has recorded no end for this long is `unknown`.
     RUN_LIMIT: timedelta = timedelta(minutes=15)
 
@@ -119,7 +132,9 @@ def _load() -> Settings:
 
 def _typed(name: str, value: Any, default: Any) -> Any:
     """Return `value` as the type of `default`; anything else is a mistake worth stopping for."""
-    convert = {timedelta: _duration, Rate: _rate, tuple: _strings}.get(type(default), _same)
+    convert = {timedelta: _duration, Rate: _rate, Ports: _ports, tuple: _strings}.get(
+        type(default), _same
+    )
     try:
         return convert(value, type(default))
     except (TypeError, ValueError, OverflowError) as error:
@@ -152,6 +167,13 @@ def _rate(value: Any, _kind: type) -> Rate:
     return Rate(int(count), timedelta(seconds=_PERIODS[period]))
 
 
+def _ports(value: Any, _kind: type) -> Ports:
+    ports = Ports(value)
+    if not all(type(port) is int and 0 < port < 65536 for port in ports):
+        raise ValueError(f"expected a list of ports such as [443], not {value!r}")
+    return ports
+
+
 def _strings(value: Any, _kind: type) -> tuple[str, ...]:
     if isinstance(value, str) or not all(isinstance(item, str) and item for item in value):
         raise TypeError(f"expected a list of strings, none empty, not {value!r}")
@@ -175,6 +197,12 @@ def _validate(loaded: Settings) -> None:
             ip_network(network)
         except ValueError as error:
             raise ImproperlyConfigured(f"JIT_APPROVAL['TRUSTED_PROXIES']: {error}") from None
+    # The value is not repeated: an error is shown, and logged.
+    if any(len(key) < MIN_KEY for key in loaded.SECRET_KEYS):
+        raise ImproperlyConfigured(
+            f"JIT_APPROVAL['SECRET_KEYS']: a key has at least {MIN_KEY} random characters, as "
+            "secrets.token_urlsafe(32) makes them."
+        )
     if loaded.REQUIRED_APPROVALS > MAX_APPROVALS:
         raise ImproperlyConfigured(
             f"JIT_APPROVAL['REQUIRED_APPROVALS'] must be at most {MAX_APPROVALS}."

@@ -19,18 +19,20 @@ _PAUSE = 30.0
 _paused_until = 0.0
 
 
-def enqueue(task: str, *args: Any, using: str) -> None:
+def enqueue(task: str, *args: Any, using: str) -> bool:
     """Queue `task` (a dotted path) so that it runs only if the transaction on `using` commits.
 
     Inside the transaction where django-q2's ORM broker shares the database, for then the task is as durable
-    as the row it is about; else after the commit, where a lost enqueue is made good by the sweeper.
+    as the row it is about; else after the commit, where a lost enqueue is made good by the sweeper. Returns
+    whether there is anything to queue it with.
     """
     if not getattr(settings, "Q_CLUSTER", None) or not apps.is_installed("django_q"):
-        return
+        return False
     if _shares_database(using):
         _push(task, *args)
     else:
         transaction.on_commit(partial(_push_or_log, task, *args), using=using)
+    return True
 
 
 def _shares_database(using: str) -> bool:

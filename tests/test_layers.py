@@ -18,17 +18,18 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 LAYERS = (
     # pure: no models, no HTTP
     "states exceptions signals conf clock fingerprint calls redaction prepared addresses conditions quorum "
-    "persons",
+    "persons secrets",
     "models querysets migrations",
-    "policies limits queue audit notifications",
+    "policies limits queue audit notifications heartbeats",
     "transitions",
     "verdicts",
-    "services",
+    "services overdue",
     # glue: parses input, calls one service, shapes the answer
     "facts",
-    "policy_changes membership explaining",
+    "policy_changes membership explaining delegating portable",
+    "sweeping clockwork health",
     "execution capture body problems gate gated handlers permissions api urls admin tasks "
-    "middleware checks apps management templatetags routes inventory",
+    "metrics middleware checks apps management templatetags routes inventory",
 )
 LAYER_OF = {module: rank for rank, modules in enumerate(LAYERS) for module in modules.split()}
 MODELS = LAYER_OF["models"]

@@ -1,5 +1,6 @@
 """The rows that are the truth: tasks and messages only carry their keys."""
 
+from jit_approval.models.channel import Channel, PreferredChannel
 from jit_approval.models.delegation import Delegation
 from jit_approval.models.heartbeat import Heartbeat
 from jit_approval.models.policy import (
@@ -16,6 +17,7 @@ __all__ = [
     "ApprovalPolicy",
     "ApprovalRequest",
     "AuditEvent",
+    "Channel",
     "Decision",
     "Delegation",
     "Heartbeat",
@@ -25,4 +27,5 @@ __all__ = [
     "PolicyGroupRequirement",
     "PolicyUserPermission",
     "PolicyVersion",
+    "PreferredChannel",
 ]

@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from guardian.models import GroupObjectPermissionBase, UserObjectPermissionBase
 
 from jit_approval import conf
+from jit_approval.models.channel import Channel
 from jit_approval.models.validators import (
     validate_addresses,
     validate_condition,
@@ -111,6 +112,15 @@ class ApprovalPolicy(models.Model):
         blank=True,
         validators=[validate_addresses],
         help_text=_("E-mail addresses, one per line, told when nobody is left who could decide."),
+    )
+    channels = models.ManyToManyField(
+        Channel,
+        verbose_name=_("channels"),
+        blank=True,
+        related_name="policies",
+        help_text=_(
+            "Who is told here. With none, or none that is enabled: each decider by e-mail."
+        ),
     )
     # Kept for its requests, out of force for good.
     archived = models.BooleanField(_("archived"), default=False, editable=False)

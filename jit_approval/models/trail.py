@@ -121,10 +121,14 @@ class Notification(models.Model):
         """What a message tells."""
 
         HELD = "held", _("held")
+        REMINDER = "reminder", _("reminder")
+        ESCALATED = "escalated", _("escalated")
+        EXPIRING = "expiring", _("expiring soon")
         DECIDED = "decided", _("decided")
         EXPIRED = "expired", _("expired")
         CANCELLED = "cancelled", _("cancelled")
         REVOKED = "revoked", _("revoked")
+        CONSUMED = "consumed", _("consumed")
         UNKNOWN = "unknown", _("outcome unknown")
         UNAVAILABLE = "unavailable", _("nobody could decide")
 
@@ -138,10 +142,11 @@ class Notification(models.Model):
     )
     facts = models.JSONField(default=dict)
     event = models.CharField(_("event"), max_length=12, choices=Event.choices)
-    # "" on the outbox row itself, else the user's primary key.
+    # "" on the outbox row itself, "*" for a whole channel, else the user's primary key.
     recipient = models.CharField(_("recipient"), max_length=254, blank=True)
     address = models.CharField(_("address"), max_length=254, blank=True)
-    channel = models.CharField(_("channel"), max_length=20, blank=True)
+    # "email", or the slug of a `Channel`.
+    channel = models.CharField(_("channel"), max_length=50, blank=True)
     state = models.CharField(
         _("state"), max_length=10, choices=State.choices, default=State.WAITING
     )

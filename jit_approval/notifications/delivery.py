@@ -3,7 +3,10 @@
 The claim is one conditional UPDATE that counts the attempt and moves `next_attempt_at` on by `LEASE`; of tasks
 that are doubled or late, one wins it. A message is sent once, with two exceptions: a process that dies, or loses
 its database, between sending and writing that down leaves the row waiting, and it is sent again after the lease;
-and a mail server that took a message and then reported an error is asked again.
+and a mail server, or an endpoint, that took a message and then reported an error is asked again.
+
+Mail is sent on one connection by the task that finds it due. Other channels may take long: each message is handed
+to a task of its own.
 """
 
 from __future__ import annotations
@@ -15,10 +18,13 @@ from typing import TYPE_CHECKING, TypedDict
 from django.db import transaction
 from django.db.models import Case, Exists, OuterRef, QuerySet, Value, When
 
-from jit_approval import policies
+from jit_approval import policies, queue
 from jit_approval.clock import DatabaseNow
 from jit_approval.models import ApprovalRequest, Notification
-from jit_approval.notifications import email, messages, recipients
+from jit_approval.notifications import channels, messages, outbox, routing
+from jit_approval.notifications.channels import email
+from jit_approval.notifications.recipients import ASKS, CHANNEL, EMAIL, Recipient
+from jit_approval.notifications.transport import TransportError
 from jit_approval.redaction import visible
 
 if TYPE_CHECKING:
@@ -32,10 +38,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 8
-# The first wait; each further one is twice as long, so that the last attempt is an hour after the first.
+# The first wait, at most; each further one is twice as long, so that the last attempt is an hour after the first.
 BACKOFF = timedelta(seconds=30)
 # Longer than any one message should take; a claim older than this is taken for a crash.
 LEASE = timedelta(minutes=5)
+# The shortest first wait, for calls that are held for seconds, and the longest a receiver may ask for.
+_SHORTEST = timedelta(seconds=1)
+_LONGEST_ASKED = timedelta(hours=1)
+# Attempts on a channel after which the deciders are told in person.
+_IN_PERSON_AFTER = 3
 
 _BATCH = 1000
 
@@ -53,8 +64,27 @@ def deliver(pk: int) -> int:
         return int(_send(row))
     if row is not None:
         _fan_out(row)
-    # One by one and read afresh: by the thousandth, an hour may have passed.
-    return sum(deliver(recipient_pk) for recipient_pk in _recipients_due(pk))
+    mails, others = _recipients_due(pk)
+    here = mails if _hand_over(others, alone=not mails) else mails + others
+    with email.session():
+        # One by one and read afresh: by the thousandth, an hour may have passed.
+        return sum(deliver(recipient_pk) for recipient_pk in here)
+
+
+def send_again(rows: QuerySet[Notification]) -> int:
+    """Let those of these rows that have FAILED start anew, and queue them; return how many.
+
+    A call that nobody has to decide any more is not announced all the same.
+    """
+    alias, again = policies.database(), 0
+    for pk in list(rows.using(alias).filter(state=State.FAILED).values_list("pk", flat=True)):
+        with transaction.atomic(using=alias):
+            failed = _rows().filter(pk=pk, state=State.FAILED)
+            fresh = {"attempts": 0, "error": "", "next_attempt_at": DatabaseNow()}
+            if failed.update(state=State.WAITING, **fresh):
+                queue.enqueue(outbox.DELIVER, pk, using=alias)
+                again += 1
+    return again
 
 
 def due_since(age: timedelta) -> list[int]:
@@ -74,7 +104,7 @@ def close_pointless(rows: QuerySet[Notification] | None = None) -> int:
     rows = _rows() if rows is None else rows
     rows = rows.filter(state=State.WAITING, next_attempt_at__lte=DatabaseNow())
     was_tried = When(attempts__gt=0, then=Value(State.FAILED))
-    moot = rows.filter(~_still_pending(), event=Notification.Event.HELD)
+    moot = rows.filter(~_still_pending(), event__in=ASKS)
     closed = moot.update(state=Case(was_tried, default=Value(State.DROPPED)))
     return closed + rows.filter(attempts__gte=MAX_ATTEMPTS).update(state=State.FAILED)
 
@@ -100,50 +130,67 @@ def _fan_out(row: Row) -> None:
     """Make the recipients' rows; made twice, the second set is ignored by the unique constraint."""
     try:
         assert row.approval_request is not None  # noqa: S101 - alerts have their recipient from the start
-        people = list(recipients.of(row.event, row.approval_request))
+        people = routing.of(row.event, row.approval_request)
         if not people:
             logger.warning(
                 "Nobody with an address is to be told: %s %s", row.event, row.approval_request_id
             )
-        rows = [_for(person, row) for person in people]
         with transaction.atomic(using=policies.database()):
-            _rows().bulk_create(rows, batch_size=500, ignore_conflicts=True)
+            _write_recipients(row, people)
             _rows().filter(pk=row.pk).update(state=State.SENT, sent_at=DatabaseNow())
     except Exception as error:
         row.attempts += 1
         _write_failure(row, error)
 
 
-def _for(person: recipients.Recipient, row: Row) -> Notification:
+def _write_recipients(row: Row, people: list[Recipient]) -> None:
+    rows = [_for(person, row) for person in people]
+    _rows().bulk_create(rows, batch_size=500, ignore_conflicts=True)
+
+
+def _for(person: Recipient, row: Row) -> Notification:
     return Notification(
         approval_request_id=row.approval_request_id,
         event=row.event,
         recipient=person.pk,
         address=person.address,
-        channel=email.NAME,
+        channel=person.channel,
         created_at=row.now,
         next_attempt_at=row.now,
     )
 
 
-def _recipients_due(pk: int) -> list[int]:
-    """Return the recipients' rows of the transition whose outbox row is `pk`."""
+def _recipients_due(pk: int) -> tuple[list[int], list[int]]:
+    """Return the recipients' rows of the transition whose outbox row is `pk`: by e-mail, and by other ways."""
     outbox_row = _rows().filter(pk=pk, recipient="").first()
     if outbox_row is None:
-        return []
+        return [], []
     rows = _waiting().exclude(recipient="").filter(next_attempt_at__lte=DatabaseNow())
-    return list(
-        rows.filter(approval_request_id=outbox_row.approval_request_id, event=outbox_row.event)
-        .order_by("id")
-        .values_list("pk", flat=True)
-    )
+    rows = rows.filter(
+        approval_request_id=outbox_row.approval_request_id, event=outbox_row.event
+    ).order_by("id")
+    found = list(rows.values_list("pk", "channel"))
+    mails = [key for key, channel in found if channel == EMAIL]
+    return mails, [key for key, channel in found if channel != EMAIL]
+
+
+def _hand_over(pks: list[int], *, alone: bool) -> bool:
+    """Queue a task for each, so that none waits for another; tell whether that was done.
+
+    What is all there is, is sent at once. What is queued in vain is sent by the sweeper.
+    """
+    if alone and len(pks) <= 1:
+        return False
+    alias = policies.database()
+    return all([queue.enqueue(outbox.DELIVER, pk, using=alias) for pk in pks])
 
 
 def _send(row: Row) -> bool:
     if not _claim(row):
         return False
     try:
-        email.send(messages.compose(row, now=row.now), row.address)
+        kind, target = routing.target(row.channel, row.address)
+        channels.find(kind).notify(messages.compose(row, now=row.now), target)
     except Exception as error:
         _write_failure(row, error)
         return False
@@ -160,23 +207,54 @@ def _claim(row: Row) -> bool:
         attempts__lt=MAX_ATTEMPTS,
         next_attempt_at__lte=DatabaseNow(),
     )
-    if row.event == Notification.Event.HELD:
+    if row.event in ASKS:
         unclaimed = unclaimed.filter(_still_pending())
     row.attempts += 1
     return bool(unclaimed.update(attempts=row.attempts, next_attempt_at=row.now + LEASE))
 
 
 def _write_failure(row: Row, error: Exception) -> None:
-    """Note what went wrong, and when to try again, unless this was the last attempt."""
+    """Note what went wrong, and when to try again, unless no attempt is left or could help."""
     logger.warning(
         "Could not deliver notification %s (attempt %s)", row.pk, row.attempts, exc_info=error
     )
-    last = row.attempts >= MAX_ATTEMPTS
+    transport = error if isinstance(error, TransportError) else None
+    name = "" if transport else f"{type(error).__name__}: "
+    text = visible(f"{name}{error}")[:500]
+    last = row.attempts >= MAX_ATTEMPTS or (transport is not None and transport.permanent)
+    asked = transport.retry_after if transport and transport.retry_after else timedelta(0)
     # Not where a later attempt, by somebody else, has begun.
     unchanged = _rows().filter(pk=row.pk, state=State.WAITING, attempts__lte=row.attempts)
     unchanged.update(
         state=State.FAILED if last else State.WAITING,
         attempts=row.attempts,
-        error=visible(f"{type(error).__name__}: {error}")[:500],
-        next_attempt_at=row.now + BACKOFF * 2 ** (row.attempts - 1),
+        error=text,
+        next_attempt_at=row.now + max(_wait(row), min(asked, _LONGEST_ASKED)),
     )
+    if transport is not None and transport.gone:
+        routing.disable(row.channel, text)
+    if row.recipient == CHANNEL and (last or row.attempts >= _IN_PERSON_AFTER):
+        _tell_in_person(row)
+
+
+def _wait(row: Row) -> timedelta:
+    """Return how long to wait for the next attempt: all of them fit into the time a call is held."""
+    first = BACKOFF
+    if row.event in ASKS and row.approval_request is not None:
+        held = row.approval_request.decide_by - row.approval_request.created_at
+        first = max(_SHORTEST, min(BACKOFF, held / 2**MAX_ATTEMPTS))
+    waits: int = 2 ** (row.attempts - 1)
+    return first * waits
+
+
+def _tell_in_person(row: Row) -> None:
+    """Tell the deciders by e-mail what no channel of their policy has told them so far."""
+    assert row.approval_request is not None  # noqa: S101 - a message to a channel is about a request
+    rows = _rows().filter(approval_request_id=row.approval_request_id, event=row.event)
+    if rows.filter(recipient=CHANNEL, state=State.SENT).exists():
+        return
+    _write_recipients(row, routing.in_person(row.event, row.approval_request))
+    alias = policies.database()
+    pks = rows.exclude(recipient__in=("", CHANNEL)).filter(state=State.WAITING)
+    for pk in pks.values_list("pk", flat=True):
+        queue.enqueue(outbox.DELIVER, pk, using=alias)

@@ -6,134 +6,165 @@ or a header, of its own.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from json import loads
+from datetime import datetime
 from re import sub
 from typing import Any
 
 from django.template.loader import render_to_string
-from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 
-from jit_approval import conf
 from jit_approval.models import ApprovalRequest, Notification
-from jit_approval.redaction import visible
-from jit_approval.states import Status, Verdict
+from jit_approval.notifications import facts as shown
+from jit_approval.notifications.recipients import CHANNEL
+from jit_approval.notifications.transport import Message
+from jit_approval.redaction import shorten, visible
 
 Event = Notification.Event
 _MAX_SUBJECT_PART = 80
-
-
-@dataclass(frozen=True)
-class Message:
-    """One line and a plain text."""
-
-    subject: str
-    body: str
+_LAYOUTS = {"body": "jit_approval/mail/_layout.txt", "html": "jit_approval/mail/_layout.html"}
 
 
 def compose(notification: Notification, *, now: datetime) -> Message:
     """Return what this notification's recipient reads. `now` is the database's time."""
     approval_request = notification.approval_request
     if approval_request is None:
-        return _alert(notification.facts)
-    for_requester = notification.recipient == str(approval_request.requester_id)
-    facts = _facts(approval_request, now)
-    facts["link"] = _status_link(approval_request) if for_requester else _link(approval_request)
-    facts["for_requester"] = for_requester
-    body = render_to_string(f"jit_approval/mail/{notification.event}.txt", facts)
-    # Lines that say nothing in this case leave more than one empty line behind.
-    return Message(_subject(notification.event, facts), sub(r"\n{3,}", "\n\n", body).strip() + "\n")
+        return _alert(notification, now)
+    event = Event(notification.event)
+    audience = _audience(notification, approval_request)
+    facts = shown.of(approval_request, now)
+    link = shown.status_link if audience == "requester" else shown.link
+    facts |= {"audience": audience, "link": link(approval_request)}
+    facts["rows"] = _rows(event, facts)
+    facts["subject"] = _subject(event, facts)
+    return Message(
+        id=_id(notification),
+        type=f"approval.{event}",
+        at=notification.created_at,
+        sent_at=now,
+        subject=facts["subject"],
+        data=shown.for_machines(approval_request, facts),
+        thread=f"approval.{approval_request.pk}",
+        severity=approval_request.severity,
+        **_texts(event, facts),
+    )
 
 
-def _alert(facts: Mapping[str, Any]) -> Message:
+def test_message(name: str, *, id: str, now: datetime) -> Message:
+    """Return the message of the button in the admin: it says that it is a test, and nothing else."""
+    subject = _("Test message")
+    facts = {
+        "subject": subject,
+        "link": shown.home(),
+        "rows": [(_("Channel:"), visible(name))],
+        "audience": "channel",
+    }
+    data = {"channel": visible(name)}
+    texts = _texts("test", facts)
+    return Message(
+        id=f"test.{id}",
+        type="approval.test",
+        at=now,
+        sent_at=now,
+        subject=subject,
+        data=data,
+        **texts,
+    )
+
+
+def _audience(notification: Notification, approval_request: ApprovalRequest) -> str:
+    if notification.recipient == CHANNEL:
+        return "channel"
+    is_requester = notification.recipient == str(approval_request.requester_id)
+    return "requester" if is_requester else "decider"
+
+
+def _id(notification: Notification) -> str:
+    """Return what is the same at every attempt, and different on any other row, of other databases too."""
+    row = f"{notification.pk}.{notification.created_at.isoformat()}.{notification.approval_request_id}"
+    return f"msg.{hashlib.sha256(row.encode()).hexdigest()[:32]}"
+
+
+def _alert(notification: Notification, now: datetime) -> Message:
     """Return what the fallback reads of a call that nobody could have decided."""
-    shown = {name: visible(str(value)) for name, value in facts.items()}
-    body = render_to_string("jit_approval/mail/unavailable.txt", shown)
-    subject = f"{_('Nobody can decide')}: {_shortened(shown['action'])}"
-    return Message(subject, sub(r"\n{3,}", "\n\n", body).strip() + "\n")
+    facts: dict[str, Any] = {
+        name: visible(str(value)) for name, value in notification.facts.items()
+    }
+    rows = (
+        (_("Action:"), facts.get("action", "")),
+        (_("Object:"), facts.get("object", "")),
+        (_("Requested by:"), facts.get("requester", "")),
+        (_("Policy:"), facts.get("policy") or _("none: the terms of the settings")),
+        (_("Approvals required:"), facts.get("required", "")),
+    )
+    subject = f"{_('Nobody can decide')}: {shorten(facts.get('action', ''), _MAX_SUBJECT_PART)}"
+    texts = {
+        "subject": subject,
+        "rows": [(label, value) for label, value in rows if value],
+        "audience": "channel",
+    }
+    return Message(
+        id=_id(notification),
+        type=f"approval.{Event.UNAVAILABLE}",
+        at=notification.created_at,
+        sent_at=now,
+        subject=subject,
+        data=facts,
+        severity="high",
+        **_texts(Event.UNAVAILABLE, texts),
+    )
 
 
-def _subject(event: str, facts: Mapping[str, Any]) -> str:
-    headline = {
+def _texts(event: str, facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the message as text and as HTML, from the one template of its event."""
+    name = f"jit_approval/mail/{event}.txt"
+    made = {form: render_to_string(name, {**facts, "layout": _LAYOUTS[form]}) for form in _LAYOUTS}
+    # Lines that say nothing in this case leave more than one empty line behind.
+    return {form: sub(r"\n{3,}", "\n\n", text).strip() + "\n" for form, text in made.items()}
+
+
+def _rows(event: Event, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the facts as people read them: label and value, those without a value left out."""
+    waits = event in (Event.HELD, Event.REMINDER, Event.ESCALATED) or (
+        event == Event.EXPIRING and facts["pending"]
+    )
+    rows = (
+        (_("Who:"), facts["requester"]),
+        (_("Action:"), facts["action"]),
+        (_("Object:"), facts["object"]),
+        # Nobody has checked it.
+        (_("Claims:"), facts["reason"]),
+        (_("Match code:"), facts["match_code"]),
+        (_("Approval-Id:"), facts["id"]),
+        (_("Decide by:"), facts["decide_by"] if waits else ""),
+    )
+    return [(label, value) for label, value in rows if value]
+
+
+def _subject(event: Event, facts: Mapping[str, Any]) -> str:
+    action, label = (shorten(facts[name], _MAX_SUBJECT_PART) for name in ("action", "object"))
+    headline = f"{_headline(event, facts)}:"
+    return " ".join(filter(None, [headline, action, label, f"[{facts['match_code']}]"]))
+
+
+def _headline(event: Event, facts: Mapping[str, Any]) -> str:
+    if event == Event.DECIDED:
+        verdict = _("Rejected") if facts["rejected"] else _("Approved")
+        return _("Already handled") if facts["audience"] == "decider" else verdict
+    if event == Event.EXPIRED:
+        return _("Approval not used in time") if facts["granted"] else _("Not decided in time")
+    if event == Event.EXPIRING:
+        return _("Not decided yet") if facts["pending"] else _("Approval not used yet")
+    if event == Event.CONSUMED:
+        return {"succeeded": _("Ran"), "failed": _("Ran and failed")}.get(
+            facts["outcome"], _("Began to run")
+        )
+    return {
         Event.HELD: _("Approval needed"),
-        Event.DECIDED: _("Rejected") if facts["rejected"] else _("Approved"),
-        Event.EXPIRED: _("Approval not used in time")
-        if facts["granted"]
-        else _("Not decided in time"),
+        Event.REMINDER: _("Still waiting for approval"),
+        Event.ESCALATED: _("Escalated: approval needed"),
         Event.CANCELLED: _("Withdrawn"),
         Event.REVOKED: _("Approval taken back"),
         Event.UNKNOWN: _("Outcome unknown"),
-    }[Event(event)]
-    action, label = (_shortened(facts[name]) for name in ("action", "object"))
-    return " ".join(filter(None, [f"{headline}:", action, label, f"[{facts['match_code']}]"]))
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _MAX_SUBJECT_PART else text[: _MAX_SUBJECT_PART - 1] + "…"
-
-
-def _facts(row: ApprovalRequest, now: datetime) -> dict[str, Any]:
-    usable = row.status == Status.APPROVED and not row.is_overdue(now)
-    return {
-        "id": str(row.pk),
-        "action": visible(row.action),
-        "object": visible(row.object_label),
-        "requester": visible(row.requester_label),
-        "reason": visible(row.reason),
-        "match_code": row.match_code,
-        "required": row.required_approvals,
-        "decide_by": _in_utc(row.decide_by),
-        "usable_until": _in_utc(row.usable_until),
-        "usable": usable,
-        "used": row.status == Status.CONSUMED,
-        "granted": row.usable_until is not None,
-        "rejected": row.status == Status.REJECTED,
-        "decisions": _decisions(row),
-        "ending": _ending(row),
-    }
-
-
-def _decisions(row: ApprovalRequest) -> list[dict[str, str]]:
-    return [
-        {
-            "by": visible(decision.decider_label),
-            "verdict": str(Verdict(decision.verdict).label),
-            "comment": visible(decision.comment),
-        }
-        for decision in row.decisions.all()
-    ]
-
-
-def _ending(row: ApprovalRequest) -> dict[str, str]:
-    """Return who withdrew the call or its approval, and what they said."""
-    if row.status not in (Status.CANCELLED, Status.REVOKED):
-        return {}
-    event = row.audit_events.filter(kind=row.status).last()
-    if event is None:
-        return {}
-    comment = loads(event.body).get("data", {}).get("comment", "")
-    return {"by": visible(event.actor_label), "comment": visible(comment)}
-
-
-def _in_utc(moment: datetime | None) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if moment else ""
-
-
-def _link(row: ApprovalRequest) -> str:
-    """Return the address of the decision page, or "" where the project has no such page."""
-    return _address("admin:jit_approval_approvalrequest_decide", row)
-
-
-def _status_link(row: ApprovalRequest) -> str:
-    return _address("jit_approval:request-detail", row)
-
-
-def _address(name: str, row: ApprovalRequest) -> str:
-    # From the setting, never from the Host of the held call: that is the caller's to choose.
-    try:
-        return conf.get().BASE_URL.rstrip("/") + reverse(name, args=[row.pk])
-    except NoReverseMatch:
-        return ""
+    }[event]
