@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import F
 
 from jit_approval.clock import DatabaseNow
-from jit_approval.states import OPEN, Outcome, Status
+from jit_approval.states import Status
 
 if TYPE_CHECKING:
     from jit_approval.models import ApprovalRequest  # noqa: F401 - named in a string
@@ -25,13 +25,9 @@ class ApprovalRequestQuerySet(models.QuerySet["ApprovalRequest"]):
         """Approved, unused and in time: what the design calls grants."""
         return self.filter(status=Status.APPROVED, due_at__gt=DatabaseNow())
 
-    def overdue(self) -> ApprovalRequestQuerySet:
-        """Open by status, but their time is up; soonest first."""
-        return self.filter(status__in=OPEN, due_at__lte=DatabaseNow()).order_by("due_at")
-
-    def lost(self) -> ApprovalRequestQuerySet:
-        """Started, and no end was recorded within the run limit."""
-        return self.filter(outcome=Outcome.RUNNING, due_at__lte=DatabaseNow()).order_by("due_at")
+    def due(self) -> ApprovalRequestQuerySet:
+        """Whatever time has ended and nobody recorded: overdue, or run beyond the run limit; soonest first."""
+        return self.filter(due_at__lte=DatabaseNow()).order_by("due_at")
 
     def with_now(self) -> ApprovalRequestQuerySet:
         """Read the database's time along with each row, as `now`."""

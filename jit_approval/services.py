@@ -282,22 +282,14 @@ def record_outcome(
     with transitions.durable() as alias:
         row = approval_request
         at = row.now if elapsed is None else (row.consumed_at or row.now) + elapsed
-        changes = {
-            "outcome": outcome,
-            "response_status": response_status,
-            "exception": exception[:200],
-            "finished_at": at,
-            "due_at": None,
-        }
-        data = {"outcome": outcome.value, "status": response_status, "exception": exception[:200]}
-        where = {"status": Status.CONSUMED, "outcome": Outcome.RUNNING}
-        transitions.advance(
-            row, "outcome", alias=alias, at=at, data=data, changes=changes, where=where
+        return transitions.end(
+            row,
+            outcome=outcome,
+            alias=alias,
+            at=at,
+            response_status=response_status,
+            exception=exception,
         )
-        if outcome is Outcome.UNKNOWN:
-            outbox.write(row, Notification.Event.UNKNOWN, at=at, using=alias)
-        transitions.announce(signals.outcome_recorded, row, alias)
-        return row
 
 
 def settle(

@@ -6,33 +6,20 @@ depends on one having run.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from datetime import timedelta
-from time import monotonic
-from uuid import UUID
-
 from django.apps import apps
 from django.db import connections, router
 from django.db.models import Model, Q
 
-from jit_approval import policies, policy_changes, services
-from jit_approval.exceptions import IllegalTransition
-from jit_approval.models import ApprovalRequest
+from jit_approval import policies
+from jit_approval.heartbeats import Pulse
+from jit_approval.models import ApprovalRequest, Heartbeat
 from jit_approval.notifications import delivery
-from jit_approval.querysets import ApprovalRequestQuerySet
-from jit_approval.states import Outcome
-
-logger = logging.getLogger(__name__)
+from jit_approval.sweeping import Sweeper
 
 SWEEP = "jit_approval.tasks.sweep"
-_BATCH = 100
-# Keeps one sweep well below a task's time limit; the next one is a minute away.
-_MOST_PER_SWEEP = 500
-# A row younger than this has a task on its way.
-_GRACE = timedelta(seconds=5)
-# Seconds of one sweep spent on messages; a mail server that hangs must not keep sweeps from ending.
-_TIME_FOR_MESSAGES = 20.0
+
+_sweeper = Sweeper()
+_pulse = Pulse(Heartbeat.Kind.SCHEDULE)
 
 
 def deliver(notification_pk: int) -> int:
@@ -47,16 +34,13 @@ def deliver(notification_pk: int) -> int:
 def sweep() -> dict[str, int]:
     """Tidy up: expire what is overdue, close runs without an end, send what was not sent; return how many of each.
 
-    No lock is held across rows: of sweeps at the same time, one moves a row and the others pass it by. A row that
-    raises is logged and left for the next sweep.
+    It ends within a minute. What raises is logged and left for a later sweep. That it ran is written down, for
+    `health` to see.
     """
-    return {
-        # First: an approved change whose process died has little time left.
-        "changes": policy_changes.make_all(),
-        "expired": _each(_requests().overdue, _expire),
-        "unknown": _each(_requests().lost, _give_up_on),
-        "told": _send_what_waits(),
-    }
+    counts = _sweeper.sweep()
+    _pulse.add(counts, _sweeper.lateness)
+    _pulse.beat()
+    return counts
 
 
 def ensure_schedule(using: str) -> None:
@@ -81,55 +65,6 @@ def ensure_schedule(using: str) -> None:
     # looks last sees all rows, and the oldest stays.
     oldest = ours.order_by("pk").values_list("pk", flat=True).first()
     ours.filter(name=SWEEP, pk__gt=oldest).delete()
-
-
-# --- the pieces ------------------------------------------------------------------------------------------
-
-
-def _requests() -> ApprovalRequestQuerySet:
-    return ApprovalRequest.objects.using(policies.database())
-
-
-def _each(
-    due: Callable[[], ApprovalRequestQuerySet], move: Callable[[ApprovalRequest], object]
-) -> int:
-    """Move every row that is due, soonest first, in batches; return how many this process moved."""
-    moved = 0
-    passed_by: set[UUID] = set()
-    while batch := list(due().exclude(pk__in=passed_by).with_now()[:_BATCH]):
-        for row in batch:
-            passed_by.add(row.pk)
-            try:
-                move(row)
-                moved += 1
-            except IllegalTransition:
-                pass  # Somebody else was first.
-            except Exception:
-                logger.exception("The sweep could not move approval request %s.", row.pk)
-        if len(passed_by) >= _MOST_PER_SWEEP:
-            break
-    return moved
-
-
-def _expire(row: ApprovalRequest) -> None:
-    services.expire(row)
-
-
-def _give_up_on(row: ApprovalRequest) -> None:
-    services.record_outcome(row, outcome=Outcome.UNKNOWN)
-
-
-def _send_what_waits() -> int:
-    told, until = 0, monotonic() + _TIME_FOR_MESSAGES
-    delivery.close_pointless()
-    for pk in delivery.due_since(_GRACE):
-        if monotonic() > until:
-            break
-        try:
-            told += delivery.deliver(pk)
-        except Exception:
-            logger.exception("The sweep could not deliver notification %s.", pk)
-    return told
 
 
 def _has_table(model: type[Model], using: str) -> bool:

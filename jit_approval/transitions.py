@@ -1,6 +1,7 @@
 """How a request changes state: a durable transaction, a lock, one conditional UPDATE, and the event that says so.
 
-Private to `services`, which holds the rules; nothing else writes `status`.
+Private to `services`, which holds the rules, and to `overdue`, which records what time alone has ended; nothing
+else writes `status`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from jit_approval.exceptions import CommentTooLong, IllegalTransition, NotDurabl
 from jit_approval.models import ApprovalRequest, Notification
 from jit_approval.notifications import outbox
 from jit_approval.redaction import visible
-from jit_approval.states import Status, is_legal
+from jit_approval.states import Outcome, Status, is_legal
 
 CLOSED: Mapping[str, Any] = {"open_key": None, "due_at": None}
 _SIGNALS = {
@@ -144,6 +145,42 @@ def move(
     if event is not None:
         outbox.write(row, event, at=row.now, using=alias)
     announce(_SIGNALS[to], row, alias)
+    return row
+
+
+def end(
+    row: ApprovalRequest,
+    *,
+    outcome: Outcome,
+    alias: str,
+    at: datetime,
+    response_status: int | None = None,
+    exception: str = "",
+) -> ApprovalRequest:
+    """Write down how a run ended, once; `at` is when, by the database's clock.
+
+    Raises:
+        IllegalTransition: the end of this run has been recorded before.
+    """
+    exception = exception[:200]
+    advance(
+        row,
+        "outcome",
+        alias=alias,
+        at=at,
+        data={"outcome": outcome.value, "status": response_status, "exception": exception},
+        where={"status": Status.CONSUMED, "outcome": Outcome.RUNNING},
+        changes={
+            "outcome": outcome,
+            "response_status": response_status,
+            "exception": exception,
+            "finished_at": at,
+            "due_at": None,
+        },
+    )
+    if outcome is Outcome.UNKNOWN:
+        outbox.write(row, Notification.Event.UNKNOWN, at=at, using=alias)
+    announce(signals.outcome_recorded, row, alias)
     return row
 
 

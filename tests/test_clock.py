@@ -50,7 +50,7 @@ def test_what_django_wrote_is_ordered_with_it(zone, row):
     for seconds, open_still in ((-60, False), (60, True), (-5 * 3600, False), (5 * 3600, True)):
         ApprovalRequest.objects.update(due_at=timezone.now() + timedelta(seconds=seconds))
         assert ApprovalRequest.objects.pending().exists() is open_still
-        assert ApprovalRequest.objects.overdue().exists() is not open_still
+        assert ApprovalRequest.objects.due().exists() is not open_still
 
 
 @pytest.mark.parametrize("microseconds", [0, 1000, 1])
@@ -60,7 +60,7 @@ def test_fractions_of_a_second_compare_as_times_not_as_text(row, microseconds):
     for offset, overdue in ((-1, True), (1, False)):
         moment = (now + timedelta(minutes=offset)).replace(microsecond=microseconds)
         ApprovalRequest.objects.update(due_at=moment)
-        assert ApprovalRequest.objects.overdue().exists() is overdue
+        assert ApprovalRequest.objects.due().exists() is overdue
 
 
 def test_what_the_clock_wrote_reads_back_as_the_same_moment(zone, row):

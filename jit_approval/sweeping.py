@@ -1,0 +1,191 @@
+"""The sweep: what time has ended is recorded, and what was lost on the way to people is made good.
+
+One `Sweeper` per process. Any number may sweep at once, in as many processes: they share the work (see `overdue`
+and `notifications.delivery`), and what one of them leaves undone the next one does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Any
+
+from django.db import connections
+from django.db.models import Model
+
+from jit_approval import clock, overdue, policies, policy_changes
+from jit_approval.models import ApprovalRequest, Notification
+from jit_approval.notifications import delivery
+
+logger = logging.getLogger(__name__)
+
+GRACE = timedelta(seconds=2)
+"""A message that waits for less has a task on its way."""
+
+# Rows locked in one transaction: enough to be cheap, few enough that whoever meets one of them hardly waits.
+_BATCH = 25
+# Seconds of one sweep spent on rows, and on messages: together well below the time limit of a task. A mail server
+# that hangs must not keep sweeps from ending.
+_SECONDS = 20.0
+# Seconds for which what raised is left alone: the clock looks every second, and would log it every second.
+_PUT_OFF = 60.0
+_WAITING = Notification.State.WAITING.value
+
+
+@dataclass(frozen=True)
+class Due:
+    """Seconds from now until the next deadline, and until the next message; None: there is none."""
+
+    deadline: float | None
+    message: float | None
+
+
+class Sweeper:
+    """Sweeps for one process, and remembers what it could not do, so as not to try it over and over."""
+
+    def __init__(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        self._stopping = stopping
+        self._rows = _PutOff()
+        self._messages = _PutOff()
+        self.lateness: float | None = None
+        """Of the last sweep that recorded a deadline: the worst, in seconds."""
+
+    def sweep(self) -> dict[str, int]:
+        """Do all there is to do, within a time limit; return how many of each."""
+        return {
+            # First: an approved change whose process died has little time left.
+            "changes": self.make_changes(),
+            **self.record_due(),
+            "told": self.send_what_waits(),
+        }
+
+    def record_due(self, seconds: float = _SECONDS) -> dict[str, int]:
+        """Record what is due, soonest first, for about so long; return how many expired and are `unknown`."""
+        until, size, since = monotonic() + seconds, _BATCH, None
+        counts, self.lateness = {"expired": 0, "unknown": 0}, None
+        while monotonic() < until and not self._stopping():
+            batch = overdue.Batch()
+            try:
+                overdue.record(batch, size, without=self._rows.now(), since=since)
+            except Exception as error:
+                if not batch.taken or not _is_alive():
+                    raise
+                # It fails as a whole, at its commit. One at a time shows which row it is.
+                if len(batch.taken) == 1:
+                    batch.failed[batch.taken[0]] = error
+                size = 1
+                self._put_off(batch)
+                continue
+            counts["expired"] += batch.expired
+            counts["unknown"] += batch.unknown
+            self._put_off(batch)
+            if batch.expired or batch.unknown:
+                self.lateness = max(self.lateness or 0.0, batch.lateness)
+            if len(batch.taken) < size:
+                break
+            since = batch.reached
+        return counts
+
+    def make_changes(self) -> int:
+        """Make the approved changes of policies that a dead process left; return how many."""
+        try:
+            return policy_changes.make_all()
+        except Exception:
+            if not _is_alive():
+                raise
+            logger.exception("The sweep could not make changes of policies.")
+            return 0
+
+    def send_what_waits(self, seconds: float | None = None) -> int:
+        """Tell what a lost task did not, for about so long; return how many were told."""
+        told, until = 0, monotonic() + (_SECONDS if seconds is None else seconds)
+        delivery.close_pointless()
+        for pk in delivery.due_since(GRACE):
+            if monotonic() > until or self._stopping():
+                break
+            if pk in self._messages.now():
+                continue
+            try:
+                told += delivery.deliver(pk)
+            except Exception:
+                if not _is_alive():
+                    raise
+                logger.exception("The sweep could not deliver notification %s.", pk)
+                self._messages.add(pk)
+        return told
+
+    def look(self) -> Due:
+        """Ask what falls due next: one statement, one entry of an index for each kind."""
+        alias = policies.database()
+        sql, params = next_due_sql(alias, rows=self._rows.now(), messages=self._messages.now())
+        with connections[alias].cursor() as cursor:
+            cursor.execute(sql, params)
+            due, told, asked_at = cursor.fetchone()
+        now = clock.from_database(asked_at)
+        return Due(_until(due, now), _until(told, now, GRACE))
+
+    def _put_off(self, batch: overdue.Batch) -> None:
+        for pk, error in batch.failed.items():
+            logger.error("The sweep could not move approval request %s.", pk, exc_info=error)
+            self._rows.add(pk)
+
+
+def next_due_sql(
+    alias: str, *, rows: Collection[Any] = (), messages: Collection[Any] = ()
+) -> tuple[str, list[Any]]:
+    """Return the statement, and its parameters, for the next deadline, the next message, and the time now.
+
+    `rows` and `messages` are the keys of those to leave alone.
+    """
+    deadline, first = _earliest(ApprovalRequest, "due_at", alias, rows)
+    message, second = _earliest(Notification, "next_attempt_at", alias, messages, state=_WAITING)
+    return f"SELECT ({deadline}), ({message}), {clock.now_sql(alias)}", [*first, *second]
+
+
+def _earliest(
+    model: type[Model], column: str, alias: str, without: Collection[Any], **where: Any
+) -> tuple[str, list[Any]]:
+    """Return SQL, with its parameters, for the earliest moment in a column: the first entry of its index."""
+    connection, meta = connections[alias], model._meta
+    quote: Any = connection.ops.quote_name
+    pk: Any = meta.pk
+    conditions = [f"{quote(column)} IS NOT NULL", *(f"{quote(name)} = %s" for name in where)]
+    params = [*where.values(), *(pk.get_db_prep_value(key, connection) for key in without)]
+    if without:
+        conditions.append(f"{quote(pk.column)} NOT IN ({', '.join(['%s'] * len(without))})")
+    return (
+        f"SELECT {quote(column)} FROM {quote(meta.db_table)} WHERE {' AND '.join(conditions)} "  # noqa: S608 - names
+        f"ORDER BY {quote(column)} LIMIT 1",
+        params,
+    )
+
+
+def _until(value: Any, now: datetime, extra: timedelta = timedelta(0)) -> float | None:
+    if value is None:
+        return None
+    return (clock.from_database(value) + extra - now).total_seconds()
+
+
+def _is_alive() -> bool:
+    """Tell whether the database can still be asked, after an error that may have been its end."""
+    connection = connections[policies.database()]
+    return connection.connection is not None and connection.is_usable()
+
+
+class _PutOff:
+    """Keys to be left alone for a while."""
+
+    def __init__(self) -> None:
+        self._until: dict[Hashable, float] = {}
+
+    def add(self, key: Hashable) -> None:
+        """Leave it alone from now on."""
+        self._until[key] = monotonic() + _PUT_OFF
+
+    def now(self) -> list[Any]:
+        """Return those to leave alone now."""
+        self._until = {key: until for key, until in self._until.items() if until > monotonic()}
+        return list(self._until)
