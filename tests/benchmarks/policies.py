@@ -37,12 +37,17 @@ def all_rows(*, runs: int, rounds: int, limit: float | None) -> list[Measured]:
     asked: list[tuple[str, Callable[[], object], float | None]] = [
         ("match: no policy names it", lambda: policies.match("customers.destroy"), None),
         ("match: the last of 1,000", lambda: policies.match(_action(policy)), None),
+        ("match: with a condition", lambda: policies.match("billing.pay", _facts), None),
         ("may_decide", lambda: policies.may_decide(decider, row), limit),
         ("deciders", lambda: list(policies.deciders(policy.pk)), limit),
         ("deciders of a request", lambda: policies.deciders_of(row), limit),
         ("decidable_by", lambda: list(policies.decidable_by(decider)), limit),
     ]
     return [_measure(*each, runs=runs, rounds=rounds) for each in asked]
+
+
+def _facts() -> dict[str, object]:
+    return {"request": {"data": {"amount": 50_000}}, "user": {"groups": ["sales", "treasury"]}}
 
 
 def _action(policy: ApprovalPolicy) -> str:
@@ -73,6 +78,10 @@ def _make() -> tuple[ApprovalPolicy, object, object]:
             for n in range(POLICIES)
         ],
         batch_size=20,
+    )
+    ApprovalPolicy.objects.filter(slug="p500").update(
+        actions="billing.*",
+        condition='request.data.amount > 10000 && "treasury" in user.groups',
     )
     rules = list(ApprovalPolicy.objects.order_by("priority"))
     decide = {"permission": factories.decide_permission()}
