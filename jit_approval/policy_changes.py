@@ -234,7 +234,8 @@ def _obstacle(row: ApprovalRequest, change: PolicyChange | None) -> str:
 def _make(row: ApprovalRequest, change: PolicyChange) -> bool:
     try:
         with versions.authored(row.requester, f"{row.reason} [{row.match_code}]".strip()):
-            for slug, wanted in change.proposed.items():
+            # Of one priority the older is asked first: made in an order that no database's JSON changes.
+            for slug, wanted in sorted(change.proposed.items(), key=_turn):
                 _put(slug, wanted)
             PolicyChange.objects.using(policies.database()).filter(pk=change.pk).update(
                 applied_at=DatabaseNow()
@@ -245,6 +246,11 @@ def _make(row: ApprovalRequest, change: PolicyChange) -> bool:
         return False
     services.record_outcome(row, outcome=Outcome.SUCCEEDED)
     return True
+
+
+def _turn(item: tuple[str, Mapping[str, Any] | None]) -> tuple[int, str]:
+    slug, wanted = item
+    return (wanted["priority"] if wanted is not None else 0, slug)
 
 
 def _put(slug: str, wanted: Mapping[str, Any] | None) -> None:

@@ -237,6 +237,7 @@ class _Author:
 
     by: Any
     reason: str
+    label: str = ""
     touched: set[Any] = field(default_factory=set)
 
 
@@ -244,20 +245,21 @@ _author: ContextVar[_Author | None] = ContextVar("jit_approval_policy_author", d
 
 
 @contextmanager
-def authored(by: Any, reason: str = "") -> Iterator[None]:
+def authored(by: Any, reason: str = "", *, label: str = "") -> Iterator[None]:
     """Record what the block does to policies as one version each, with who and why.
 
-    The block and its versions are one transaction.
+    `label`: where the change came from, if nobody is said to have made it. The block and its versions are one
+    transaction.
     """
     with transaction.atomic(using=database()):
-        author = _Author(by, reason)
+        author = _Author(by, reason, label)
         token = _author.set(author)
         try:
             yield
         finally:
             _author.reset(token)
         for key in sorted(author.touched):
-            _record(key, author.by, author.reason)
+            _record(key, author)
 
 
 _going: ContextVar[frozenset[Any]] = ContextVar("jit_approval_policies_going", default=frozenset())
@@ -271,10 +273,10 @@ def touched(policy_id: Any) -> None:
     if author is not None:
         author.touched.add(policy_id)
     else:
-        _record(policy_id, None, "")
+        _record(policy_id, _Author(None, ""))
 
 
-def _record(policy_id: Any, by: Any, reason: str) -> None:
+def _record(policy_id: Any, author: _Author) -> None:
     """Write the next version, if the policy does not say what it said."""
     alias = database()
     with transaction.atomic(using=alias):
@@ -292,13 +294,13 @@ def _record(policy_id: Any, by: Any, reason: str) -> None:
             slug=policy.slug,
             number=number,
             at=at,
-            author=by,
-            author_label=str(by.get_username()) if by is not None else "",
-            reason=reason,
+            author=author.by,
+            author_label=str(author.by.get_username()) if author.by is not None else author.label,
+            reason=author.reason,
             data=now,
         )
         ApprovalPolicy.objects.using(alias).filter(pk=policy.pk).update(version=number)
-        _write("policy_changed", newest.data if newest else None, now, number, by, reason, at)
+        _write("policy_changed", newest.data if newest else None, now, number, author, at)
 
 
 def _newest(policy: ApprovalPolicy) -> PolicyVersion | None:
@@ -324,7 +326,7 @@ def deleted(policy: ApprovalPolicy) -> None:
     _going.set(_going.get() | {policy.pk})
     author = _author.get() or _Author(None, "")
     at = clock.now(database())
-    _write("policy_deleted", snapshot(policy), None, policy.version, author.by, author.reason, at)
+    _write("policy_deleted", snapshot(policy), None, policy.version, author, at)
 
 
 def gone(policy_id: Any) -> None:
@@ -337,20 +339,19 @@ def _write(
     before: Snapshot | None,
     after: Snapshot | None,
     number: int,
-    by: Any,
-    reason: str,
+    author: _Author,
     at: Any,
 ) -> None:
     said = after or before or {}
     data = {
         "policy": said.get("slug", ""),
         "version": number,
-        "reason": reason,
+        "reason": author.reason,
         "changes": [
             {"field": each.field, "before": each.before, "after": each.after}
             for each in differences(before, after)
         ],
     }
-    label = "" if by is not None else "past the admin and the command"
-    event = chain.single_event(kind, at=at, by=by, label=label, data=data)
+    label = "" if author.by is not None else author.label or "past the admin and the command"
+    event = chain.single_event(kind, at=at, by=author.by, label=label, data=data)
     prepared.insert(event, using=database())
