@@ -10,12 +10,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from django.contrib import admin
+from django.contrib.auth import get_user_model
 from django.core.checks import run_checks
 from django.db import connection, connections, transaction
 from django.test import override_settings
 from django.urls import include, path, re_path
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
+from guardian.admin import GuardedModelAdmin
+from guardian.shortcuts import assign_perm
 from rest_framework import generics, viewsets
 from rest_framework.decorators import action, api_view, permission_classes
 from rest_framework.permissions import IsAdminUser, IsAuthenticated
@@ -23,8 +27,12 @@ from rest_framework.response import Response
 from rest_framework.routers import DefaultRouter
 from rest_framework.views import APIView
 
+from jit_approval.admin import ApprovalPolicyAdmin
+from jit_approval.conditions import library
 from jit_approval.middleware import GateBeforeTransaction
+from jit_approval.models import ApprovalPolicy, PolicyUserPermission
 from jit_approval.permissions import RequiresApproval, RequiresApprovalByPolicy
+from tests import factories
 from tests.testapp.models import Customer
 from tests.testapp.views import CustomerSerializer, CustomerViewSet
 
@@ -514,3 +522,110 @@ def test_a_user_model_without_permissions_is_an_error():
 def test_the_stock_viewset_of_the_tests_is_gated():
     # If it were not, half of the quiet cases above would prove nothing.
     assert RequiresApproval in CustomerViewSet.permission_classes
+
+
+# --- the policies that are stored --------------------------------------------------------------------------
+
+
+def stored(*databases: str, **settings: Any) -> dict[str, str]:
+    """Our findings with `check --database …`, by id."""
+    with override_settings(**settings):
+        messages = run_checks(tags=["jit_approval"], databases=list(databases or ["default"]))
+    assert all(message.hint for message in messages)
+    return {message.id.removeprefix("jit_approval."): message.msg for message in messages}
+
+
+def outnumbered(**fields: Any) -> Any:
+    """An enabled policy that asks for more than its one decider can give."""
+    made = factories.policy(slug="erasure", required_approvals=2, **fields)
+    assign_perm("jit_approval.decide", factories.user(), made)
+    return made
+
+
+@pytest.mark.django_db
+def test_policy_without_enough_deciders_is_named():
+    outnumbered()
+    factories.policy(slug="fine", required_approvals=1)
+    factories.user(is_superuser=True)
+    assert stored() == {}
+    factories.policy(slug="three", required_approvals=3)
+    messages = stored()
+    assert list(messages) == ["W010"]
+    assert messages["W010"].endswith(": three.")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("fields", [{"enabled": False}, {"effect": "allow"}, {"effect": "observe"}])
+def test_policy_that_holds_nothing_needs_no_deciders(fields):
+    outnumbered(**fields)
+    assert stored() == {}
+
+
+@pytest.mark.django_db
+def test_policy_that_counts_on_the_object_is_warned_about_softly():
+    outnumbered(object_permission="testapp.change_customer")
+    assert list(stored()) == ["W011"]
+
+
+@pytest.mark.django_db
+def test_condition_without_a_library_is_named(monkeypatch):
+    factories.user(is_superuser=True)
+    factories.policy(slug="big", condition="request.data.amount > 1")
+    assert stored() == {}
+    monkeypatch.setattr(library, "MODULE", "no_such_library")
+    assert "big" in stored()["W012"]
+
+
+@pytest.mark.django_db
+def test_policy_changed_past_its_versions_is_named():
+    factories.user(is_superuser=True)
+    made = factories.policy(slug="erasure")
+    type(made).objects.filter(pk=made.pk).update(priority=1)
+    assert "erasure" in stored()["W013"]
+    made.refresh_from_db()
+    made.save()
+    assert stored() == {}
+
+
+@pytest.mark.django_db
+def test_gated_changes_that_nobody_could_approve_are_told():
+    gated = {"JIT_APPROVAL": {"GATE_POLICY_CHANGES": True}}
+    assert list(stored(**gated)) == ["W014"]
+    factories.user(is_superuser=True)
+    assert stored(**gated) == {}
+
+
+@pytest.mark.django_db
+def test_policies_are_asked_of_their_own_database_alone():
+    outnumbered()
+    assert found() == []
+    assert stored("other") == {}
+
+
+@pytest.mark.django_db
+def test_database_without_our_tables_is_quiet(monkeypatch):
+    outnumbered()
+    introspection = type(connection.introspection)
+    monkeypatch.setattr(introspection, "table_names", lambda *_args, **_kwargs: [])
+    assert stored() == {}
+
+
+def test_page_of_the_admin_that_gets_around_the_gate_is_an_answer():
+    class Guarded(GuardedModelAdmin, ApprovalPolicyAdmin):
+        pass
+
+    class Inline(admin.TabularInline):
+        model = PolicyUserPermission
+
+    class Users(admin.ModelAdmin):
+        inlines = (Inline,)
+
+    site = admin.AdminSite(name="another")
+    gated = {"JIT_APPROVAL": {"GATE_POLICY_CHANGES": True}}
+    assert found(**gated) == []
+    site.register(ApprovalPolicy, Guarded)
+    assert found(**gated) == ["W015"]
+    site.unregister(ApprovalPolicy)
+    site.register(get_user_model(), Users)
+    assert found(**gated) == ["W015"]
+    assert found() == []

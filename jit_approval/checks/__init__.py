@@ -18,8 +18,15 @@
 | jit_approval.W001 | SQLite without `transaction_mode` IMMEDIATE |
 | jit_approval.W002 | no `BASE_URL`: messages carry no links (`check --deploy`) |
 | jit_approval.W003 | gated view with a `dispatch()` or `check_permissions()` of its own |
+| jit_approval.W010 | enabled policies whose deciders cannot give the approvals asked for |
+| jit_approval.W011 | the same, of policies that count on holders of a permission on the object |
+| jit_approval.W012 | policies with a condition, and no CEL library |
+| jit_approval.W013 | policies that do not say what their newest version says |
+| jit_approval.W014 | changes of policies are gated, and nobody could approve one |
+| jit_approval.W015 | changes of policies are gated, and a page of the admin gets around it |
 
-None of them queries a database. What they look at is imported when they run, not when they are registered.
+W010 to W014 query the database: they run with `migrate` and `check --database default`, as Django's own do. The
+others query nothing. What they look at is imported when they run, not when they are registered.
 """
 
 from __future__ import annotations
@@ -38,6 +45,8 @@ def register_all() -> None:
     register(_deployment, Tags.security, TAG, deploy=True)
     # Not Tags.database, which only `check --database` runs: these look at settings, not at data.
     register(_databases, TAG)
+    register(_policies, Tags.database, TAG)
+    register(_admin, Tags.admin, TAG)
 
 
 def _views(**_: Any) -> list[CheckMessage]:
@@ -62,3 +71,17 @@ def _databases(**_: Any) -> list[CheckMessage]:
     from jit_approval.checks import databases
 
     return databases.check()
+
+
+def _policies(*, databases: Any = None, **_: Any) -> list[CheckMessage]:
+    from jit_approval.checks import policies
+
+    return policies.check(databases)
+
+
+def _admin(**_: Any) -> list[CheckMessage]:
+    from django.apps import apps
+
+    from jit_approval.checks import policies
+
+    return policies.check_admin() if apps.is_installed("django.contrib.admin") else []
