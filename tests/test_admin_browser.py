@@ -77,7 +77,7 @@ def open_as(browser: Any, live_server: Any, user: Any, **options: Any) -> Any:
     return tab
 
 
-def strictly(tab: Any) -> None:
+def strictly(tab: Any, pages: str = "**/decide/") -> None:
     """Serve the pages under a policy that allows nothing inline."""
 
     def add_policy(route: Any) -> None:
@@ -85,7 +85,7 @@ def strictly(tab: Any) -> None:
         headers = {**response.headers, "content-security-policy": POLICY}
         route.fulfill(response=response, headers=headers)
 
-    tab.route("**/decide/", add_policy)
+    tab.route(pages, add_policy)
 
 
 def picture(tab: Any, name: str) -> None:

@@ -341,7 +341,7 @@ def test_action_before_which_no_gate_stands_is_said_to_run(erin) -> None:
 
 def test_unknown_action_is_explained_and_refused_with_what_may_be_meant(erin) -> None:
     out = io.StringIO()
-    with pytest.raises(CommandError, match="No route has the action 'transfer.post'") as raised:
+    with pytest.raises(CommandError, match="No route has the action") as raised:
         call_command("approval_explain", "transfer.post", user="erin", stdout=out)
     assert raised.value.returncode == 2
     assert "transfers.post" in str(raised.value)

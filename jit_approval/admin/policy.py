@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from jit_approval import conf, policies, policy_changes
-from jit_approval.admin import gating, policy_actions, policy_list, policy_versions
+from jit_approval.admin import explain, gating, policy_actions, policy_list, policy_versions
 from jit_approval.admin.policy_form import FIELDSETS, PolicyForm
 from jit_approval.admin.policy_inlines import (
     GroupDecidersInline,
@@ -69,7 +69,7 @@ class ApprovalPolicyAdmin(policy_list.Columns, _ModelAdmin):
         view = self.admin_site.admin_view(self.versions_view)
         name = "jit_approval_approvalpolicy_versions"
         urls = [path("<int:object_id>/versions/", view, name=name), *super().get_urls()]
-        return gating.guard(self, urls)
+        return [*explain.urls(self), *gating.guard(self, urls)]
 
     def versions_view(self, request: HttpRequest, object_id: int) -> HttpResponse:
         """Show what the policy said, when, and who made it so."""
