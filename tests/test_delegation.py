@@ -379,6 +379,26 @@ def test_the_vote_is_not_counted_at_quorum_either(alice, bob, loss):
     assert factories.fresh(row).status == Status.PENDING
 
 
+def test_the_vote_is_void_once_its_giver_is_the_requesters_stand_in(alice, bob):
+    erin = factories.user("erin")
+    row = held(requester=erin)
+    delegate(alice, bob)
+    services.approve(row, by=bob)
+    delegate(erin, bob)
+    with pytest.raises(exceptions.IllegalTransition):
+        spend(row)
+
+
+def test_a_delegation_after_both_have_voted_takes_no_vote_back(alice):
+    bob = factories.decider("bob")
+    row = held(2)
+    services.approve(row, by=alice)
+    services.approve(row, by=bob)
+    delegate(alice, bob)
+    assert policies.has_quorum(factories.fresh(row))
+    spend(row)
+
+
 def test_while_it_lasts_the_grant_is_spent(alice, bob):
     row = held()
     delegate(alice, bob)

@@ -251,6 +251,14 @@ def test_observe_does_not_hand_a_broken_body_on_as_an_empty_one(erin):
     assert (response.status_code, RAN) == (400, [])
 
 
+def test_nor_a_form_that_is_too_large_to_be_parsed(erin, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
+    factories.policy(effect=Effect.OBSERVE)
+    response = erin.post("/anywhere/", {"note": "x" * 1000}, format="multipart")
+    assert response.status_code in (400, 413)
+    assert RAN == []
+
+
 def test_observe_whose_condition_fails_is_told_with_the_error(erin):
     factories.policy(effect=Effect.OBSERVE, condition="request.data.nothing > 1")
     assert post(erin, "/anywhere/").status_code == 201
@@ -297,6 +305,8 @@ def shorter(policy):
 
 
 def reason_required(policy):
+    """The one that was given says nothing."""
+    ApprovalRequest.objects.update(reason=".")
     policy.require_reason = True
 
 
@@ -351,13 +361,33 @@ def test_a_grant_is_worth_nothing_once_the_policy(erin, bob, change):
     customer = Customer.objects.create(name="Ada")
     policy = factories.policy(object_permission="testapp.change_customer", actions="customers.*")
     url = f"/customers/{customer.pk}/"
-    row = approve(erin.delete(url, headers={"Approval-Reason": "."}), bob)
+    row = approve(erin.delete(url, headers={"Approval-Reason": "it broke"}), bob)
     assert factories.fresh(row).status == Status.APPROVED
     change(policy)
     policy.save()
     assert erin.delete(url).status_code in (400, 403)
     assert Customer.objects.filter(pk=customer.pk).exists()
     assert factories.fresh(row).status == Status.REVOKED
+
+
+@pytest.mark.parametrize("how", ["another first", "disabled", "a first one"])
+def test_a_grant_is_worth_nothing_under_another_policy_with_like_terms(erin, bob, how):
+    if how == "a first one":
+        row = approve(post(erin), bob)
+        factories.policy()
+    else:
+        policy = factories.policy()
+        row = approve(post(erin), bob)
+        if how == "disabled":
+            policy.enabled = False
+            policy.save()
+        else:
+            factories.policy(priority=1)
+    again = post(erin)
+    assert code(again) == "approval_pending"
+    assert again["Approval-Id"] != str(row.pk)
+    assert factories.fresh(row).status == Status.REVOKED
+    assert RAN == []
 
 
 def test_untouched_it_runs(erin, bob):

@@ -236,16 +236,15 @@ def valid_votes(approval_request: ApprovalRequest) -> list[quorum.Vote]:
         for each in ties
         if is_behind(each.delegator, row.requester_id, row.persons)
     }
-    ties = [each for each in ties if delegations.covers(each, row.policy_id)]
     counted = []
     for vote in votes:
         sources = {vote.decider_id, *lenders[vote.pk]} & able
         if not sources or vote.decider_id in barred:
             continue
         represented = frozenset().union(*(members.get(key, frozenset()) for key in sources))
-        linked = frozenset(vote.linked).union(_others(vote.decider, ties))
         lent = frozenset(lenders[vote.pk][key] for key in sources - {vote.decider_id})
-        counted.append(quorum.Vote(vote.person, represented, linked, lent))
+        # As they were tied when they voted: who names a stand-in later takes no vote back.
+        counted.append(quorum.Vote(vote.person, represented, frozenset(vote.linked), lent))
     return counted
 
 
