@@ -59,7 +59,7 @@ def test_page_says_which_policy_applies_and_why_the_others_do_not(viewer) -> Non
     factories.policy(name="Large ones", condition=LARGE, priority=1)
     factories.policy(name="Small ones", condition="request.data.amount < 10", priority=2)
     factories.policy(name="Elsewhere", actions="customers.*")
-    text = ask(viewer, data='{"amount": 50000}')
+    text = ask(viewer, payload='{"amount": 50000}')
     assert "Held until it is approved" in text
     assert "Large ones" in text
     assert "condition is false" in text
@@ -82,6 +82,7 @@ def test_call_that_is_not_held_shows_no_deadline(viewer, effect, said) -> None:
 def test_quorum_that_cannot_be_met_is_warned_of(viewer) -> None:
     factories.policy()
     text = ask(viewer)
+    assert "Refused: it needs approval, and too few could give it" in text
     assert "Too few could decide" in text
     assert "Nobody" in text
 
@@ -89,7 +90,7 @@ def test_quorum_that_cannot_be_met_is_warned_of(viewer) -> None:
 def test_failed_condition_and_unknown_action_are_warned_of(viewer) -> None:
     factories.decider()
     factories.policy(name="Large ones", condition=LARGE)
-    assert "The condition of Large ones failed" in ask(viewer, data='{"amount": "5"}')
+    assert "The condition of Large ones failed" in ask(viewer, payload='{"amount": "5"}')
     text = ask(viewer, action="transfers.post")
     assert "No route has this action" in text
     assert "transfer.post" in text
@@ -100,10 +101,10 @@ def test_failed_condition_and_unknown_action_are_warned_of(viewer) -> None:
     [
         ({"user": "nobody"}, "There is no user of this name."),
         ({"action": ""}, "This field is required."),
-        ({"data": "{amount: 1}"}, "This is not JSON: Expecting property name"),
-        ({"data": "[" * 90_000}, "too deep"),
-        ({"data": "1" * 9_000}, "too long"),
-        ({"data": '"' + "x" * 100_000 + '"'}, "at most 100000"),
+        ({"payload": "{amount: 1}"}, "This is not JSON: Expecting property name"),
+        ({"payload": "[" * 90_000}, "too deep"),
+        ({"payload": "1" * 9_000}, "too long"),
+        ({"payload": '"' + "x" * 100_000 + '"'}, "at most 100000"),
         ({"context": "[1]"}, "This is a JSON object"),
         ({"headers": "no colon"}, "one per line"),
         ({"method": "BREW"}, "not one of the available choices"),
@@ -117,7 +118,7 @@ def test_what_is_unknown_or_malformed_is_named_at_its_field(viewer, fields, said
 
 def test_what_is_typed_is_shown_again_and_never_as_markup(viewer) -> None:
     response = client_of(viewer).post(
-        EXPLAIN, {"action": "<b>x</b>", "user": "<script>", "data": "</textarea><script>"}
+        EXPLAIN, {"action": "<b>x</b>", "user": "<script>", "payload": "</textarea><script>"}
     )
     assert b"<script>" not in response.content.replace(b"<script ", b"")
     assert b"&lt;/textarea&gt;" in response.content
@@ -156,7 +157,7 @@ def test_asking_writes_nothing(viewer, settings, is_gated) -> None:
     factories.policy(effect=Effect.OBSERVE)
     factories.policy(effect=Effect.DENY, condition=LARGE)
     before = AuditEvent.objects.count()
-    text = ask(viewer, data='{"amount": 50000}')
+    text = ask(viewer, payload='{"amount": 50000}')
     assert "Nothing to approve" not in text
     assert AuditEvent.objects.count() == before
     assert not ApprovalRequest.objects.exists()
@@ -250,17 +251,17 @@ def test_page_fits_the_screen_and_runs_nothing_inline(
     assert not overflows(tab)
     tab.fill("#id_action", ACTION)
     tab.fill("#id_user", "erin")
-    tab.fill("#id_data", '{"amount": 50000, "country": "DE"}')
+    tab.fill("#id_payload", '{"amount": 50000, "country": "DE"}')
     tab.click("button:has-text('Explain')")
     tab.wait_for_selector(".jit-outcome-require")
     picture(tab, f"explain-held-{size}-{scheme}")
     assert not overflows(tab)
-    tab.fill("#id_data", '{"amount": "50000", "country": "IR"}')
+    tab.fill("#id_payload", '{"amount": "50000", "country": "IR"}')
     tab.fill("#id_action", "transfers.post")
     tab.click("button:has-text('Explain')")
     tab.wait_for_selector(".jit-warning")
     picture(tab, f"explain-doubt-{size}-{scheme}")
-    tab.fill("#id_data", "{amount: 1}")
+    tab.fill("#id_payload", "{amount: 1}")
     tab.click("button:has-text('Explain')")
     tab.wait_for_selector(".jit-error")
     picture(tab, f"explain-error-{size}-{scheme}")

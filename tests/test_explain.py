@@ -18,7 +18,7 @@ from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
 from jit_approval import explaining
-from jit_approval.explaining import RUNS, Asked
+from jit_approval.explaining import REFUSED, RUNS, UNAVAILABLE, UNGATED, Asked
 from jit_approval.models import ApprovalRequest, AuditEvent, Delegation, PolicyGroupRequirement
 from jit_approval.permissions import RequiresApproval, RequiresApprovalByPolicy
 from jit_approval.states import Effect
@@ -132,6 +132,8 @@ def test_call_that_is_not_held_has_neither_deciders_nor_deadlines(erin, effect) 
 
 
 def test_failed_condition_is_told_and_holds_the_call(erin) -> None:
+    factories.decider()
+    factories.decider()
     factories.policy(slug="large", condition=LARGE, required_approvals=2)
     found = explain(erin, data={"amount": "50000"})
     assert found.outcome == Effect.REQUIRE
@@ -199,6 +201,16 @@ def test_explanation_is_what_the_gate_then_does(erin, data, by_policy) -> None:
         assert row.decide_by - row.created_at == found.terms.decide_within
 
 
+@pytest.mark.django_db(transaction=True)
+def test_call_nobody_could_decide_is_explained_as_the_gate_answers_it(erin) -> None:
+    factories.policy(required_approvals=2)
+    factories.decider()
+    assert explain(erin).outcome == UNAVAILABLE
+    client = APIClient()
+    client.force_authenticate(erin)
+    assert client.post("/transfers/", {}, format="json").data["code"] == "approval_unavailable"
+
+
 # --- who, and by when --------------------------------------------------------------------------------------
 
 
@@ -228,7 +240,7 @@ def test_delegator_and_stand_in_do_not_make_a_quorum_of_two(erin) -> None:
     stands_in(factories.user("zed"), factories.decider("bob"))
     factories.policy(required_approvals=2)
     found = explain(erin)
-    assert (found.deciders_count, found.is_reachable) == (2, False)
+    assert (found.deciders_count, found.is_reachable, found.outcome) == (2, False, UNAVAILABLE)
 
 
 def test_quorum_counts_groups_to_be_represented(erin) -> None:
@@ -285,11 +297,12 @@ def test_thousand_deciders_cost_no_thousand_queries(erin, django_assert_max_num_
     assert len(found.deciders) == explaining.explanation.MAX_NAMES
 
 
-def test_deactivated_caller_and_safe_method_are_noted(erin) -> None:
+def test_deactivated_caller_is_refused_and_a_safe_method_noted(erin) -> None:
     erin.is_active = False
-    notes = " ".join(explain(erin, method="GET").notes)
-    assert "deactivated" in notes
-    assert "approval_methods" in notes
+    found = explain(erin, method="GET")
+    assert (found.outcome, found.is_held) == (REFUSED, False)
+    assert "deactivated" in " ".join(found.notes)
+    assert "approval_methods" in " ".join(found.notes)
 
 
 # --- the command -------------------------------------------------------------------------------------------
@@ -304,7 +317,7 @@ def test_command_tells_the_whole_story(erin) -> None:
     factories.policy(slug="small", condition="request.data.amount < 10")
     text = run(CREATE, "--user", "erin", "--data", '{"amount": 50000}')
     assert "POST transfers.post by erin" in text
-    assert "HELD" in text
+    assert "REFUSED: it needs approval, and too few could give it" in text
     assert "2 persons" in text
     assert "INC-[0-9]+" in text
     assert "bob, zed (stands in for bob)" in text
@@ -316,7 +329,7 @@ def test_command_tells_the_whole_story(erin) -> None:
 def test_command_knows_by_the_routes_which_gate_and_method_it_is(erin) -> None:
     found = json.loads(run("notes.delete", "--user", "erin", "--json"))
     assert (found["method"], found["by_policy"], found["outcome"]) == ("DELETE", True, RUNS)
-    assert json.loads(run(CREATE, "--user", "erin", "--json"))["outcome"] == Effect.REQUIRE
+    assert json.loads(run(CREATE, "--user", "erin", "--json"))["outcome"] == UNAVAILABLE
     found = json.loads(run(CREATE, "--user", "erin", "--json", "--by-policy"))
     assert found["outcome"] == RUNS
 
@@ -333,10 +346,12 @@ def test_json_has_everything(erin) -> None:
     assert held["decide_by"].endswith("Z")
 
 
-def test_action_before_which_no_gate_stands_is_said_to_run(erin) -> None:
-    err = io.StringIO()
-    call_command("approval_explain", "ping.post", user="erin", stdout=io.StringIO(), stderr=err)
-    assert "No gate stands before ping.post" in err.getvalue()
+def test_action_before_which_no_gate_stands_runs_whatever_policies_say(erin) -> None:
+    factories.policy(slug="all")
+    text = run("ping.post", "--user", "erin")
+    assert "RUNS: no gate stands before it" in text
+    assert "Decide by" not in text
+    assert json.loads(run("ping.post", "--user", "erin", "--json"))["outcome"] == UNGATED
 
 
 def test_unknown_action_is_explained_and_refused_with_what_may_be_meant(erin) -> None:
@@ -345,7 +360,7 @@ def test_unknown_action_is_explained_and_refused_with_what_may_be_meant(erin) ->
         call_command("approval_explain", "transfer.post", user="erin", stdout=out)
     assert raised.value.returncode == 2
     assert "transfers.post" in str(raised.value)
-    assert "HELD" in out.getvalue()
+    assert "it needs approval" in out.getvalue()
 
 
 @pytest.mark.parametrize(

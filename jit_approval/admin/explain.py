@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _METHODS = ("GET", "HEAD", "POST")
 _CALLED_BY = ("POST", "PUT", "PATCH", "DELETE", "GET")
 _FAR = {"disabled", "archived", "other_action"}
+_SAYS_IT_ALL = {"matches", "condition_false", "observes", "disabled", "archived"}
 _MAX_FAR = 200
 _MAX_JSON = 100_000
 
@@ -46,7 +47,7 @@ class ExplainForm(forms.Form):
         required=False,
         choices=[("", _("as its route takes it")), *((name, name) for name in _CALLED_BY)],
     )
-    data = forms.CharField(
+    payload = forms.CharField(
         label=_("Payload"),
         required=False,
         max_length=_MAX_JSON,
@@ -95,9 +96,9 @@ class ExplainForm(forms.Form):
             raise ValidationError(_t("There is no user of this name."), code="unknown")
         return found
 
-    def clean_data(self) -> Any:
+    def clean_payload(self) -> Any:
         """Return the payload as it would be parsed."""
-        return _json(self.cleaned_data["data"])
+        return _json(self.cleaned_data["payload"])
 
     def clean_context(self) -> dict[str, Any]:
         """Return what the view would tell of the object."""
@@ -123,7 +124,12 @@ class ExplainForm(forms.Form):
         known = self.known.get(given["action"])
         given["method"] = given["method"] or (known.methods[0] if known else "POST")
         given["path"] = given["path"] or "/"
-        return explaining.Asked(**given, by_policy=known is not None and known.is_by_policy)
+        return explaining.Asked(
+            data=given.pop("payload"),
+            by_policy=known is not None and known.is_by_policy,
+            is_open=known is not None and known.is_open,
+            **given,
+        )
 
 
 def _json(text: str) -> Any:
@@ -170,7 +176,7 @@ def _view(page: ApprovalPolicyAdmin, request: HttpRequest) -> HttpResponse:
         "opts": page.opts,
         "media": page.media + forms.Media(css={"all": ("jit_approval/explain.css",)}),
         "form": form,
-        "main": [form[name] for name in ("action", "user", "method", "data", "context")],
+        "main": [form[name] for name in ("action", "user", "method", "payload", "context")],
         "more": [form[name] for name in ("object_pk", "path", "query", "ip", "agent", "headers")],
         "labels": known,
         **(_answer(found, known) if found else {}),
@@ -189,11 +195,10 @@ def _answer(found: explaining.Explanation, known: dict[str, actions.Known]) -> d
     return {
         "found": found,
         "outcome": _outcomes()[found.outcome],
-        "near": [(one, _verdicts()[one.verdict]) for one in near],
-        "far": [(one, _verdicts()[one.verdict]) for one in far[:_MAX_FAR]],
+        "near": [_considered(one) for one in near],
+        "far": [_considered(one) for one in far[:_MAX_FAR]],
         "far_count": len(far),
         "is_known": is_known,
-        "is_open": is_known and known[action].is_open,
         "similar": [] if is_known else actions.similar(action, known),
         "approvals": as_text.approvals(terms) if terms else "",
         "demands": as_text.demands(terms) if terms else [],
@@ -203,12 +208,20 @@ def _answer(found: explaining.Explanation, known: dict[str, actions.Known]) -> d
     }
 
 
+def _considered(one: policies.Considered) -> dict[str, Any]:
+    word = _verdicts()[one.verdict]
+    return {"one": one, "word": word, "why": "" if one.verdict in _SAYS_IT_ALL else one.why}
+
+
 def _outcomes() -> dict[str, str]:
     return {
         Effect.REQUIRE: _t("Held until it is approved"),
         Effect.ALLOW: _t("Runs at once: a policy allows it"),
         Effect.DENY: _t("Denied, whoever asks"),
         explaining.RUNS: _t("Runs: no policy applies to it"),
+        explaining.UNGATED: _t("Runs: no gate stands before it, whatever policies say"),
+        explaining.UNAVAILABLE: _t("Refused: it needs approval, and too few could give it"),
+        explaining.REFUSED: _t("Refused before any policy is asked"),
     }
 
 

@@ -8,7 +8,14 @@ from datetime import UTC, datetime, timedelta
 from textwrap import wrap
 
 from jit_approval.calls import Terms
-from jit_approval.explaining.explanation import RUNS, Decider, Explanation
+from jit_approval.explaining.explanation import (
+    REFUSED,
+    RUNS,
+    UNAVAILABLE,
+    UNGATED,
+    Decider,
+    Explanation,
+)
 from jit_approval.explaining.replay import Replay
 from jit_approval.policies import durations
 from jit_approval.redaction import visible
@@ -24,6 +31,9 @@ _OUTCOMES = {
     str(Effect.ALLOW): "RUNS AT ONCE: a policy allows it",
     str(Effect.DENY): "DENIED, whoever asks",
     RUNS: "RUNS: no policy applies to it",
+    UNGATED: "RUNS: no gate stands before it, whatever policies say",
+    UNAVAILABLE: "REFUSED: it needs approval, and too few could give it",
+    REFUSED: "REFUSED before any policy is asked",
 }
 _AFFECTED = {
     str(Effect.ALLOW): "let through",
@@ -70,12 +80,10 @@ def _held(found: Explanation, terms: Terms) -> Iterator[str]:
     names = ", ".join(map(named, found.deciders)) or "nobody"
     more = found.deciders_count - len(found.deciders)
     yield from _row("Deciders", names + (f", and {more} others" if more else ""))
-    yield from _row(
-        "",
-        "They suffice."
-        if found.is_reachable
-        else "TOO FEW: the call is refused as approval_unavailable, and nothing is opened.",
-    )
+    if not found.is_reachable:
+        yield from _row(
+            "", "TOO FEW: answered with approval_unavailable, and no request is opened."
+        )
 
 
 def _considered(found: Explanation) -> Iterator[str]:

@@ -21,6 +21,12 @@ MAX_NAMES = 50
 """Deciders that are named; the others are counted."""
 RUNS = "runs"
 """What comes of a call that no policy applies to where only policies hold: it runs."""
+UNGATED = "ungated"
+"""No gate stands before the action: it runs, whatever policies say."""
+UNAVAILABLE = "unavailable"
+"""It would have to be approved, and those who could decide do not suffice: refused."""
+REFUSED = "refused"
+"""The caller is refused before any policy is asked."""
 _SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
@@ -41,6 +47,8 @@ class Asked:
     object_pk: str = ""
     # The gate is RequiresApprovalByPolicy: where no policy applies, the call runs.
     by_policy: bool = False
+    # No gate stands before the action at all.
+    is_open: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,10 @@ class Decider:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What would come of the call now. `outcome` is an effect, or `RUNS`; the rest is of a held call only."""
+    """What would come of the call now. `outcome` is an effect, or one of the words above.
+
+    What follows the notes is of a call that would have to be approved only.
+    """
 
     asked: Asked
     match: policies.Match
@@ -78,27 +89,35 @@ def explain(asked: Asked) -> Explanation:
     """Return what would come of the call now. Nothing is written, and nobody is told."""
     known = _facts(asked)
     found = policies.explain(asked.action, lambda: known, or_default=not asked.by_policy)
-    outcome = RUNS if found.policy is None and asked.by_policy else str(found.effect)
+    outcome = _outcome(asked, found)
     if outcome != Effect.REQUIRE:
         return Explanation(asked, found, outcome, _notes(asked))
     terms = policies.terms_of(found)
-    model = terms.object_permission_model
-    terms = policies.on_object(terms, model, asked.object_pk)
+    terms = policies.on_object(terms, terms.object_permission_model, asked.object_pk)
     row = _as_request(asked, terms)
     able = policies.deciders_of(row)
+    is_reachable = policies.quorum_is_reachable(terms, row.persons, object_pk=row.object_pk)
     now = clock.now(policies.database())
     return Explanation(
         asked,
         found,
-        outcome,
+        outcome if is_reachable else UNAVAILABLE,
         (*_notes(asked), *_notes_on(terms, asked)),
         terms=terms,
         deciders=_named(able[:MAX_NAMES], row),
         deciders_count=len(able),
-        is_reachable=policies.quorum_is_reachable(terms, row.persons, object_pk=row.object_pk),
+        is_reachable=is_reachable,
         decide_by=now + terms.decide_within,
         usable_until=now + terms.decide_within + terms.usable_within,
     )
+
+
+def _outcome(asked: Asked, found: policies.Match) -> str:
+    if asked.is_open:
+        return UNGATED
+    if not asked.user.is_active:
+        return REFUSED
+    return RUNS if found.policy is None and asked.by_policy else str(found.effect)
 
 
 def _facts(asked: Asked) -> dict[str, Any]:

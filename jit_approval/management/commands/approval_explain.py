@@ -58,8 +58,6 @@ class Command(BaseCommand):
             similar = actions.similar(asked.action, known)
             hint = f" Did you mean {', '.join(similar)}?" if similar else ""
             _refuse(f"No route has the action {asked.action!r}.{hint}")
-        if known[asked.action].is_open:
-            self.stderr.write(f"No gate stands before {asked.action}: today it runs at once.")
 
     def _replay(self, options: dict[str, Any]) -> None:
         draft = _draft(options)
@@ -126,6 +124,7 @@ def _asked(options: dict[str, Any], known: actions.Known | None) -> explaining.A
         context=_mapping("--object", options["object"]),
         object_pk=options["object_pk"],
         by_policy=options["by_policy"] or (known is not None and known.is_by_policy),
+        is_open=known is not None and known.is_open,
     )
 
 
