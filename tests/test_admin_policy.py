@@ -158,3 +158,145 @@ def test_history_is_read_and_never_written(model) -> None:
     assert client.get(f"{url}add/").status_code == 403
     assert client.post(f"{url}{key}/delete/", {"post": "yes"}).status_code == 403
     assert client_of(factories.decider(is_staff=True)).get(url).status_code == 403
+
+
+# --- the form ----------------------------------------------------------------------------------------------
+
+
+def test_every_field_a_policy_has_is_saved(editor) -> None:
+    data = form(
+        effect="observe",
+        condition='request.data.amount > 10000 && !("treasury" in user.groups)',
+        severity="critical",
+        object_permission="testapp.change_customer",
+        reason_pattern=r"CHG-\d+",
+        require_approval_id="on",
+        fallback="oncall@example.test",
+    )
+    response = client_of(editor).post(f"{POLICIES}add/", data)
+    assert response.status_code == 302, text_of(response)
+    said = ApprovalPolicy.objects.values(*(set(data) & {"effect", "condition", "severity"})).get()
+    assert said == {name: data[name] for name in said}
+    policy = ApprovalPolicy.objects.get()
+    assert (policy.object_permission, policy.require_approval_id) == (
+        data["object_permission"],
+        True,
+    )
+    assert (policy.reason_pattern, policy.fallback) == (r"CHG-\d+", "oncall@example.test")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"condition": "request.data.amount >"}, "Line 1, column"),
+        ({"object_permission": "testapp.no_such"}, "There is no permission"),
+        ({"reason_pattern": "("}, "Not a regular expression"),
+        ({"fallback": "nobody"}, "is not an e-mail address"),
+        ({"why": "x" * 501}, "At most 500 characters"),
+        ({"effect": "perhaps"}, "Select a valid choice"),
+    ],
+)
+def test_what_could_not_work_is_refused_beside_its_field(editor, fields, said) -> None:
+    response = client_of(editor).post(f"{POLICIES}add/", form(**fields))
+    assert said in text_of(response)
+    assert not ApprovalPolicy.objects.exists()
+
+
+def test_slug_stays_once_it_is_saved(editor) -> None:
+    policy = factories.policy(slug="first")
+    response = client_of(editor).post(f"{POLICIES}{policy.pk}/change/", form(slug="second"))
+    assert response.status_code == 302
+    policy.refresh_from_db()
+    assert (policy.slug, policy.name) == ("first", "Customer data")
+
+
+def test_groups_that_must_be_represented_are_edited_beside_the_deciders(editor) -> None:
+    group = Group.objects.create(name="security")
+    client_of(editor).post(f"{POLICIES}add/", form(required={group: 2}))
+    policy = ApprovalPolicy.objects.get()
+    assert [(each.group, each.count) for each in policy.group_requirements.all()] == [(group, 2)]
+
+
+def test_archived_policy_is_out_of_sight_and_stays_as_it_was(editor) -> None:
+    old = factories.policy(name="Old one", enabled=False, archived=True)
+    client = client_of(editor)
+    assert "Old one" not in text_of(client.get(POLICIES))
+    assert "Old one" in text_of(client.get(f"{POLICIES}?state=archived"))
+    url = f"{POLICIES}{old.pk}/change/"
+    assert "out of force for good" in text_of(client.get(url))
+    assert client.post(url, form(enabled="on")).status_code == 403
+    data = {"action": "enable", "_selected_action": [old.pk], "confirmed": "yes"}
+    client.post(f"{POLICIES}?state=archived", data)
+    old.refresh_from_db()
+    assert (old.enabled, old.archived) == (False, True)
+
+
+def test_policy_with_requests_is_archived_instead(editor) -> None:
+    factories.decider()
+    policy = factories.policy()
+    factories.held(terms={"policy_id": policy.pk})
+    client = client_of(editor)
+    shown = text_of(client.get(f"{POLICIES}{policy.pk}/change/"))
+    assert 'value="archive"' in shown
+    assert "deletelink" not in shown
+    data = {"action": "archive", "_selected_action": [policy.pk], "confirmed": "yes"}
+    client.post(POLICIES, data)
+    policy.refresh_from_db()
+    assert policy.archived
+
+
+def test_viewer_looks_and_changes_nothing() -> None:
+    viewer = factories.user(is_staff=True)
+    viewer.user_permissions.add(Permission.objects.get(codename="view_approvalpolicy"))
+    policy = factories.policy()
+    client = client_of(viewer)
+    url = f"{POLICIES}{policy.pk}/change/"
+    assert client.get(url).status_code == 200
+    assert client.post(url, form()).status_code == 403
+    for action in ("enable", "disable", "archive"):
+        data = {"action": action, "_selected_action": [policy.pk], "confirmed": "yes"}
+        client.post(POLICIES, data)
+    policy.refresh_from_db()
+    assert (policy.enabled, policy.version) == (True, 1)
+
+
+# --- the list ----------------------------------------------------------------------------------------------
+
+
+def test_list_says_what_each_policy_does(editor) -> None:
+    factories.user(is_superuser=True)
+    factories.user(is_superuser=True)
+    group = Group.objects.create(name="finance")
+    policy = factories.policy(condition="request.data.amount > 1", severity="high")
+    policy.group_requirements.create(group=group, count=2)
+    factories.policy(effect="deny")
+    shown = text_of(client_of(editor).get(POLICIES))
+    for said in ("request.data.amount", "high", "2: finance 2", "require approval", "deny"):
+        assert said in shown
+
+
+def test_list_warns_of_deciders_that_do_not_suffice(editor) -> None:
+    policy = factories.policy()
+    client = client_of(editor)
+    assert "too few deciders" in text_of(client.get(POLICIES))
+    assign_perm("jit_approval.decide", factories.user(), policy)
+    assert "too few deciders" not in text_of(client.get(POLICIES))
+    policy.group_requirements.create(group=Group.objects.create(name="nobody in it"))
+    assert "too few deciders" in text_of(client.get(POLICIES))
+
+
+def test_number_of_queries_of_the_list_does_not_grow(editor, django_assert_num_queries) -> None:
+    groups = [Group.objects.create(name=f"group {number}") for number in range(5)]
+    client = client_of(editor)
+    for count in (2, 20):
+        for _ in range(count):
+            policy = factories.policy(condition="action == 'x'")
+            user = factories.user()
+            user.groups.add(*groups[:2])
+            assign_perm("jit_approval.decide", user, policy)
+            assign_perm("jit_approval.decide", groups[0], policy)
+            policy.group_requirements.create(group=groups[1])
+        # session, user, permissions 2; count, rows, requirements 2; deciders 6; versions 4; what else this
+        # user may see, for the side bar, 6
+        with django_assert_num_queries(24):
+            assert client.get(POLICIES).status_code == 200

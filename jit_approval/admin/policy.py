@@ -55,6 +55,7 @@ class ApprovalPolicyAdmin(policy_list.Columns, _ModelAdmin):
     readonly_fields = ("deciders_now", "version", "created_at", "updated_at")
     fieldsets = FIELDSETS
     actions = (policy_actions.enable, policy_actions.disable, policy_actions.archive)
+    show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     change_form_template = "admin/jit_approval/policy_form.html"
     delete_confirmation_template = "admin/jit_approval/policy_delete.html"
