@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group
 from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.urls import path
 from django.utils import timezone
 from rest_framework.permissions import IsAuthenticated
@@ -22,7 +23,7 @@ from jit_approval import conditions, explaining, policies, policy_changes
 from jit_approval.audit import chain
 from jit_approval.explaining import as_text, drafts, recorded
 from jit_approval.explaining.replay import count
-from jit_approval.models import ApprovalRequest, AuditEvent
+from jit_approval.models import ApprovalPolicy, ApprovalRequest, AuditEvent
 from jit_approval.permissions import RequiresApproval, RequiresApprovalByPolicy
 from jit_approval.states import Effect
 from tests import factories
@@ -390,6 +391,59 @@ def test_command_replays_a_draft_in_words() -> None:
     held(payload='{"amount": 50000}')
     words = ("--draft-actions", "transfers.*", "--draft-condition", LARGE, "--draft-effect", "deny")
     assert "would have denied 1 call of 1 user" in run("--replay-since", "12h", *words)
+
+
+FILE = """[policies.large]
+name = "Large"
+actions = ["transfers.*"]
+condition = "request.data.amount > 10000"
+"""
+SECOND = FILE.replace("large", "other")
+
+
+def test_command_replays_a_policy_file_without_applying_it(tmp_path) -> None:
+    held(payload='{"amount": 50000}')
+    held(payload='{"amount": 5}')
+    file = tmp_path / "draft.toml"
+    file.write_text(FILE)
+    words = ("--replay-since", "30d", "--draft", str(file))
+    assert "would have held 1 call of 1 user" in run(*words)
+    file.write_text(FILE + SECOND)
+    assert run(*words, "--draft-policy", "other").startswith("other (require; transfers.*)")
+    assert not ApprovalPolicy.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "slug", "said"),
+    [
+        (FILE + SECOND, "", "Name one of the policies. Did you mean large, other?"),
+        (FILE, "larg", "There is no policy 'larg'. Did you mean large?"),
+        (FILE.replace("> 10000", ">"), "", "draft.toml:4: large.condition"),
+        (FILE.replace("condition", "kondition"), "", "draft.toml:4: large.kondition"),
+        ("[policies", "", "draft.toml:1: "),
+        ("", "", "Name one of the policies."),
+    ],
+)
+def test_policy_file_that_is_wrong_is_refused_with_its_line(tmp_path, text, slug, said) -> None:
+    file = tmp_path / "draft.toml"
+    file.write_text(text)
+    words = (
+        "--replay-since",
+        "30d",
+        "--draft",
+        str(file),
+        *(("--draft-policy", slug) if slug else ()),
+    )
+    with pytest.raises(CommandError) as raised:
+        run(*words)
+    assert raised.value.returncode == 2
+    assert said in str(raised.value)
+
+
+def test_file_that_is_not_there_is_refused(tmp_path) -> None:
+    with pytest.raises(CommandError, match="No such file") as raised:
+        run("--replay-since", "30d", "--draft", str(tmp_path / "none.toml"))
+    assert raised.value.returncode == 2
 
 
 def test_draft_that_names_nothing_on_record_says_why_that_may_be() -> None:

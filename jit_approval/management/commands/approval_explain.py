@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from django.contrib.auth import get_user_model
@@ -13,11 +14,13 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 from django.utils.translation import gettext as _
 
-from jit_approval import explaining, policies
+from jit_approval import explaining, policies, portable
 from jit_approval.explaining import as_text, drafts
 from jit_approval.inventory import actions
 from jit_approval.models import ApprovalPolicy
 from jit_approval.policies import durations
+from jit_approval.portable.reading import MAX_BYTES
+from jit_approval.redaction import visible
 from jit_approval.states import Effect
 
 
@@ -96,7 +99,12 @@ def _add_call(parser: ArgumentParser) -> None:
 def _add_replay(parser: ArgumentParser) -> None:
     replay = parser.add_argument_group(_("a draft policy over recorded calls"))
     replay.add_argument("--replay-since", metavar="30d", help=_("How far back: 90m, 12h, 30d."))
-    replay.add_argument("--draft-policy", metavar="SLUG", help=_("A policy, in force or not."))
+    replay.add_argument("--draft", metavar="FILE.toml", help=_("A policy file."))
+    replay.add_argument(
+        "--draft-policy",
+        metavar="SLUG",
+        help=_("A policy of that file; else of the database, in force or not."),
+    )
     replay.add_argument("--draft-actions", action="append", default=[], metavar="GLOB")
     replay.add_argument("--draft-condition", default="", metavar="CEL")
     replay.add_argument("--draft-effect", default=Effect.REQUIRE, choices=list(Effect.values))
@@ -165,16 +173,26 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _draft(options: dict[str, Any]) -> ApprovalPolicy:
-    by_words = bool(options["draft_actions"])
-    if by_words == bool(options["draft_policy"]):
-        _refuse("Name one draft: --draft-policy SLUG or --draft-actions GLOB.")
-    if by_words:
+    file, slug = options["draft"], options["draft_policy"] or ""
+    if bool(options["draft_actions"]) == bool(file or slug):
+        _refuse("Name one draft: --draft FILE.toml, --draft-policy SLUG or --draft-actions GLOB.")
+    if options["draft_actions"]:
         return _of_words(options)
     try:
-        return drafts.of_slug(options["draft_policy"])
+        return drafts.of_file(_content(file), slug) if file else drafts.of_slug(slug)
     except drafts.NoSuchPolicy as error:
-        similar = actions.similar(options["draft_policy"], error.others)
+        similar = actions.similar(slug, error.others) if slug else error.others
         _refuse(f"{error}" + (f" Did you mean {', '.join(similar)}?" if similar else ""))
+    except portable.FileRefused as error:
+        _refuse("\n".join(f"{file}:{visible(str(problem))}" for problem in error.problems))
+
+
+def _content(name: str) -> bytes:
+    try:
+        with Path(name).open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        _refuse(str(error))
 
 
 def _of_words(options: dict[str, Any]) -> ApprovalPolicy:
