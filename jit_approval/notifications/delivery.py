@@ -155,7 +155,8 @@ def _for(person: Recipient, row: Row) -> Notification:
         recipient=person.pk,
         address=person.address,
         channel=person.channel,
-        created_at=row.now,
+        # When it happened, however late it is told.
+        created_at=row.created_at,
         next_attempt_at=row.now,
     )
 
