@@ -16,14 +16,17 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.test import Client
+from django.utils import timezone
 from guardian.shortcuts import assign_perm
 
 from jit_approval import services
-from jit_approval.models import ApprovalRequest
+from jit_approval.models import ApprovalRequest, Delegation
+from jit_approval.policies import versions
 from tests import factories
 from tests.test_admin_inbox import INBOX, client_of, page
+from tests.test_admin_policy import POLICIES
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 POLICY = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:"
@@ -253,3 +256,186 @@ def test_markup_from_the_caller_does_not_run(browser, live_server, bob) -> None:
         tab.wait_for_load_state()
         assert "owned" not in tab.title()
         assert tab.query_selector("img[src=x]") is None
+
+
+# --- policies, delegations, gated changes ------------------------------------------------------------------
+
+
+@pytest.fixture
+def rules(bob) -> Iterator[dict[str, Any]]:
+    """Policies of a believable office, one of them with a history, one that nobody could satisfy."""
+    security, finance = (Group.objects.create(name=name) for name in ("security", "finance"))
+    alice = factories.user("alice", is_staff=True, is_superuser=False)
+    alice.user_permissions.add(
+        *Permission.objects.filter(
+            content_type__app_label="jit_approval",
+            codename__in=("add_approvalpolicy", "change_approvalpolicy", "delete_approvalpolicy"),
+        )
+    )
+    people = [factories.user(name, is_staff=True) for name in ("carol", "dave", "frank")]
+    security.user_set.add(people[0], people[1], bob)
+    finance.user_set.add(people[2])
+    for group in (security, finance):
+        group.permissions.add(factories.decide_permission())
+    with versions.authored(alice, "First version, after the audit of March"):
+        transfers = factories.policy(
+            name="Large transfers",
+            slug="large-transfers",
+            description="Payments above the daily limit of the operating account.",
+            actions="transfers.create\nbatches.*",
+            condition="request.data.amount > 10000",
+            severity="high",
+            required_approvals=2,
+        )
+    with versions.authored(
+        bob, "CHG-20417: finance wants a say, and the condition let treasury through"
+    ):
+        transfers.condition = 'request.data.amount > 10000\n&& !("treasury" in user.groups)'
+        transfers.actions = "transfers.create\ntransfers.update\nbatches.*"
+        transfers.severity = "critical"
+        transfers.required_approvals = 3
+        transfers.save()
+        transfers.group_requirements.create(group=security, count=2)
+        transfers.group_requirements.create(group=finance, count=1)
+        assign_perm("jit_approval.decide", security, transfers)
+    transfers.usable_within = timedelta(minutes=1)
+    transfers.save()
+    factories.policy(name="Customer data", slug="customer-data", actions="customers.*")
+    factories.policy(
+        name="Cluster shutdown",
+        slug="cluster-shutdown",
+        actions="clusters.shutdown",
+        severity="critical",
+        required_approvals=9,
+    )
+    unused = factories.policy(
+        name="Exports by robots", slug="robots", actions="*.export", effect="deny", priority=10
+    )
+    factories.policy(
+        name="Shadow: refunds", slug="shadow-refunds", actions="refunds.*", effect="observe"
+    )
+    yield {
+        "alice": alice,
+        "transfers": transfers,
+        "unused": unused,
+        "security": security,
+        "finance": finance,
+    }
+
+
+def a_night(rules: dict[str, Any]) -> ApprovalRequest:
+    """A transfer half decided: by a stand-in, while somebody joined a group that decides."""
+    dave, carol = (get_user_model().objects.get(username=name) for name in ("dave", "carol"))
+    eve = factories.user("eve", is_staff=True)
+    now = timezone.now()
+    Delegation.objects.create(
+        delegator=dave, stand_in=eve, starts_at=now, ends_at=now + timedelta(days=7)
+    )
+    policy = rules["transfers"]
+    groups = ((rules["security"].pk, "security", 2), (rules["finance"].pk, "finance", 1))
+    terms = {
+        "policy_id": policy.pk,
+        "policy_slug": policy.slug,
+        "policy_version": policy.version,
+        "required_approvals": 3,
+        "severity": "critical",
+        "require_approval_id": True,
+        "group_requirements": groups,
+    }
+    row = call_held(factories.user("erin"), _transfer({}), terms)
+    services.approve(row, by=eve, comment="Checked against the invoice.")
+    factories.user("mallory").groups.add(rules["security"])
+    assert carol.is_staff
+    return row
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_of_policies_fit_the_screen(browser, live_server, bob, rules, size, scheme) -> None:
+    width, height = SIZES[size]
+    options = {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
+    row = a_night(rules)
+    tab = open_as(browser, live_server, rules["alice"], **options)
+    policy = f"{POLICIES}{rules['transfers'].pk}/"
+    for name, url in (
+        ("policies", POLICIES),
+        ("policy-form", f"{policy}change/"),
+        ("policy-add", f"{POLICIES}add/"),
+        ("policy-versions", f"{policy}versions/"),
+        ("policy-delete", f"{POLICIES}{rules['unused'].pk}/delete/"),
+    ):
+        tab.goto(url)
+        picture(tab, f"{name}-{size}-{scheme}")
+        assert not overflows(tab), name
+    tab.goto(f"{policy}change/")
+    tab.click("text=Archive…")
+    tab.wait_for_selector(".jit-reject")
+    picture(tab, f"policy-archive-{size}-{scheme}")
+    assert not overflows(tab)
+    assert tab.complaints == []
+    tab = open_as(browser, live_server, bob, **options)
+    for name, url in (
+        ("groups", page(row)),
+        ("inbox-groups", INBOX),
+        ("delegation-add", "/admin/jit_approval/delegation/add/"),
+        ("delegations", "/admin/jit_approval/delegation/"),
+    ):
+        tab.goto(url)
+        picture(tab, f"{name}-{size}-{scheme}")
+        assert not overflows(tab), name
+    assert tab.complaints == []
+    frank = get_user_model().objects.get(username="eve")
+    tab = open_as(browser, live_server, frank, **options)
+    tab.goto(page(factories.held(terms={"required_approvals": 2})))
+    picture(tab, f"stand-in-{size}-{scheme}")
+    assert "You decide for dave" in tab.inner_text(".jit-verdict")
+    assert not overflows(tab)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_gated_change_from_form_to_decision(browser, live_server, bob, rules, size, settings):
+    settings.JIT_APPROVAL = {"GATE_POLICY_CHANGES": True}
+    width, height = SIZES[size]
+    options = {"viewport": {"width": width, "height": height}}
+    tab = open_as(browser, live_server, rules["alice"], **options)
+    tab.goto(f"{POLICIES}{rules['transfers'].pk}/change/")
+    tab.fill("#id_actions", "transfers.*")
+    tab.fill("#id_required_approvals", "4")
+    tab.fill("#id_why", "Batches were forgotten")
+    picture(tab, f"gated-form-{size}-light")
+    tab.click("input[name=_save]")
+    tab.wait_for_selector(".messagelist")
+    picture(tab, f"gated-message-{size}-light")
+    assert "Nothing has changed yet" in tab.inner_text(".messagelist")
+    assert not overflows(tab)
+    tab.click(".messagelist a")
+    tab.wait_for_selector(".jit-diff")
+    assert "your own call" in tab.inner_text(".jit-verdict")
+    rules["transfers"].refresh_from_db()
+    assert rules["transfers"].required_approvals == 3
+    decider = open_as(browser, live_server, bob, **options)
+    decider.goto(tab.url)
+    picture(decider, f"gated-decision-{size}-light")
+    assert not overflows(decider)
+    decider.click("button[value=approve]")
+    decider.wait_for_url(f"**{INBOX}")
+    rules["transfers"].refresh_from_db()
+    assert rules["transfers"].required_approvals == 4
+
+
+def test_delegation_is_entered_and_ended_by_hand(browser, live_server, bob) -> None:
+    factories.user("carol")
+    tab = open_as(browser, live_server, bob)
+    tab.goto("/admin/jit_approval/delegation/add/")
+    tab.fill("#id_stand_in", "carol")
+    tab.fill("#id_ends_at_0", (timezone.now() + timedelta(days=3)).strftime("%Y-%m-%d"))
+    tab.fill("#id_ends_at_1", "08:00:00")
+    tab.click("input[name=_save]")
+    tab.wait_for_selector(".success")
+    made = Delegation.objects.get()
+    assert (made.delegator, made.stand_in.username) == (bob, "carol")
+    tab.click("text=carol for bob >> nth=-1")
+    tab.click("text=End it now")
+    tab.wait_for_selector(".success")
+    made.refresh_from_db()
+    assert made.revoked_at is not None

@@ -271,7 +271,13 @@ def test_list_says_what_each_policy_does(editor) -> None:
     policy.group_requirements.create(group=group, count=2)
     factories.policy(effect="deny")
     shown = text_of(client_of(editor).get(POLICIES))
-    for said in ("request.data.amount", "high", "2: finance 2", "require approval", "deny"):
+    for said in (
+        "request.data.amount",
+        "high",
+        "2 approvals, of them finance 2",
+        "require approval",
+        "deny",
+    ):
         assert said in shown
 
 
@@ -300,3 +306,12 @@ def test_number_of_queries_of_the_list_does_not_grow(editor, django_assert_num_q
         # user may see, for the side bar, 6
         with django_assert_num_queries(24):
             assert client.get(POLICIES).status_code == 200
+
+
+def test_line_ends_of_browsers_are_no_change(editor) -> None:
+    fields = {"actions": "a.*\nb.*", "condition": 'action == "a"\n|| action == "b"'}
+    policy = factories.policy(slug="customer-data", name="Customer data", **fields)
+    posted = form(**{name: text.replace("\n", "\r\n") for name, text in fields.items()})
+    client_of(editor).post(f"{POLICIES}{policy.pk}/change/", posted)
+    policy.refresh_from_db()
+    assert (policy.version, policy.condition) == (1, fields["condition"])

@@ -13,7 +13,7 @@ from django.db.models import TextChoices
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from jit_approval import conf, policies, services
+from jit_approval import conf, policies, policy_changes, services
 from jit_approval.exceptions import (
     AlreadyDecided,
     ApprovalError,
@@ -125,10 +125,22 @@ def told(choice: str, row: ApprovalRequest) -> str:
         return _("Settled: %(call)s [%(code)s]. An identical call is held anew.") % call
     if choice == Choice.REVOKE:
         return _("Approval taken back: %(call)s [%(code)s]. It will not run.") % call
+    if row.status == Status.APPROVED and row.action == policy_changes.ACTION:
+        return _told_of_change(row) % call
     if row.status == Status.APPROVED:
         return _("Approved: %(call)s [%(code)s]. The requester may run it once now.") % call
     text = _("Your approval of %(call)s [%(code)s] is recorded. Still needed: %(missing)s.")
     return text % {**call, "missing": still_needed(progress.of(row))}
+
+
+def _told_of_change(row: ApprovalRequest) -> str:
+    """Return what became of a change of policies, which is made as soon as it is approved."""
+    now = ApprovalRequest.objects.using(policies.database()).get(pk=row.pk)
+    if now.outcome == Outcome.SUCCEEDED:
+        return _("Approved: %(call)s [%(code)s]. The change is made.")
+    if now.status == Status.APPROVED:
+        return _("Approved: %(call)s [%(code)s]. The change will be made in a moment.")
+    return _("Approved: %(call)s [%(code)s], but the change was not made; its page says why.")
 
 
 def still_needed(where: progress.Progress) -> str:

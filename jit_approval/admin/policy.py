@@ -39,8 +39,8 @@ class ApprovalPolicyAdmin(policy_list.Columns, _ModelAdmin):
     form = PolicyForm
     inlines = (RequirementsInline, UserDecidersInline, GroupDecidersInline)
     list_display = (
+        "order",
         "name",
-        "priority",
         "globs",
         "short_condition",
         "what",
@@ -48,6 +48,7 @@ class ApprovalPolicyAdmin(policy_list.Columns, _ModelAdmin):
         "approvals",
         "in_force",
     )
+    list_display_links = ("name",)
     list_filter = (policy_list.StateFilter, "effect", "severity")
     list_per_page = 50
     list_max_show_all = 200
@@ -91,6 +92,13 @@ class ApprovalPolicyAdmin(policy_list.Columns, _ModelAdmin):
     ) -> Any:
         """Show or save a policy; the page says when changes wait for approval."""
         return super().changeform_view(request, object_id, form_url, _told(extra_context))
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """Show the policies, or do what was asked of the selected ones."""
+        titles = {"title": _("Approval policies"), **(extra_context or {})}
+        return super().changelist_view(request, titles)
 
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None

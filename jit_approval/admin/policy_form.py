@@ -88,6 +88,14 @@ class PolicyForm(_Form):
                 attrs["class"] = f"{attrs.get('class', '')} jit-code-field".strip()
                 attrs["spellcheck"] = "false"
 
+    def _clean_fields(self) -> None:
+        """Take line ends as they are stored: browsers send others, and every save would be a change."""
+        super()._clean_fields()  # type: ignore[misc]
+        for name in ("description", "actions", "condition", "fallback"):
+            if isinstance(self.cleaned_data.get(name), str):
+                text = self.cleaned_data[name]
+                self.cleaned_data[name] = text.replace("\r\n", "\n").replace("\r", "\n")
+
     def clean_rejection_cooldown(self) -> timedelta:
         """Refuse a cool-down of less than nothing."""
         value: timedelta = self.cleaned_data["rejection_cooldown"]

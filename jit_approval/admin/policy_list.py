@@ -13,6 +13,7 @@ from django.utils.html import format_html
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _t
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from jit_approval import conditions
 from jit_approval.models import ApprovalPolicy
@@ -76,6 +77,11 @@ class StateFilter(admin.SimpleListFilter):
 class Columns:
     """What the list shows of a policy."""
 
+    @admin.display(description=_("priority"), ordering="priority")
+    def order(self, policy: ApprovalPolicy) -> str:
+        """Return the priority, with its word: on small screens there are no headings."""
+        return format_html('<span class="jit-word">{} </span>{}', _t("priority"), policy.priority)
+
     @admin.display(description=_("actions"))
     def globs(self, policy: ApprovalPolicy) -> str:
         """Return the globs on one line."""
@@ -110,10 +116,11 @@ class Columns:
             return "-"
         groups = {each.group.name: each.count for each in policy.group_requirements.all()}
         needed = max(policy.required_approvals, sum(groups.values()))
+        text = ngettext("%(count)d approval", "%(count)d approvals", needed) % {"count": needed}
         if not groups:
-            return str(needed)
+            return text
         named = ", ".join(f"{name} {count}" for name, count in sorted(groups.items()))
-        return _t("%(needed)d: %(groups)s") % {"needed": needed, "groups": named}
+        return _t("%(approvals)s, of them %(groups)s") % {"approvals": text, "groups": named}
 
     @admin.display(description=_("in force"))
     def in_force(self, policy: Any) -> str:
