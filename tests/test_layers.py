@@ -28,7 +28,7 @@ LAYERS = (
     "facts",
     "policy_changes membership explaining delegating portable",
     "sweeping clockwork health",
-    "execution capture body problems gate gated handlers permissions api urls admin tasks "
+    "execution capture body problems gate attempt gated handlers permissions api urls admin tasks "
     "metrics middleware checks apps management templatetags routes inventory",
 )
 LAYER_OF = {module: rank for rank, modules in enumerate(LAYERS) for module in modules.split()}

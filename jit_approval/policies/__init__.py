@@ -1,6 +1,10 @@
 """Which terms a call is held on, and who may decide it. One place, used by gate, services, admin and API."""
 
 from jit_approval.policies.authority import authority_of_user_sql, user_key, valid_votes_sql
+from jit_approval.policies.counting import (
+    has_quorum,
+    quorum_is_reachable,
+)
 from jit_approval.policies.deciders import (
     DECIDE,
     Standing,
@@ -8,9 +12,7 @@ from jit_approval.policies.deciders import (
     deciders,
     deciders_of,
     ensure_may_decide,
-    has_quorum,
     may_decide,
-    quorum_is_reachable,
     with_authority,
     without_behind,
 )

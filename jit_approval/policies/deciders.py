@@ -1,10 +1,9 @@
-"""Who may decide a request now, and whether those who voted suffice."""
+"""Who may decide a request now."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -12,15 +11,11 @@ from django.db import connections, models
 from django.db.models import Q
 from django.db.models.expressions import RawSQL
 
-from jit_approval import conf, prepared, quorum
-from jit_approval.calls import Terms
 from jit_approval.exceptions import MayNotDecide, SelfApprovalForbidden
-from jit_approval.models import ApprovalRequest, Decision, Delegation
+from jit_approval.models import ApprovalRequest, Delegation
 from jit_approval.policies import authority, delegations
 from jit_approval.policies.persons import database, is_behind, person_of
 from jit_approval.querysets import ApprovalRequestQuerySet
-from jit_approval.redaction import visible
-from jit_approval.states import Verdict
 
 DECIDE = "jit_approval.decide"
 
@@ -47,7 +42,7 @@ def deciders(
     them; who stands behind a particular call is not left out.
     """
     users = get_user_model()._base_manager.using(database())
-    own = _own(policy_id, permission, object_pk)
+    own = own_authority(policy_id, permission, object_pk)
     lent = delegations.in_force().filter(Q(policy=None) | Q(policy=policy_id))
     stand_ins = lent.filter(delegator__in=users.filter(own)).values("stand_in")
     return users.filter(own | Q(pk__in=stand_ins), is_active=True)
@@ -76,7 +71,7 @@ def without_behind(users: Iterable[Any], requester_id: Any, persons: Collection[
     ]
 
 
-def _own(policy_id: int | None, permission: int | None, object_pk: str) -> Q:
+def own_authority(policy_id: int | None, permission: int | None, object_pk: str) -> Q:
     """Return the condition for users with authority of their own."""
     alias, user_model = database(), get_user_model()
     holders = RawSQL(  # noqa: S611 - names alone
@@ -162,7 +157,7 @@ def _standing(user: Any, row: ApprovalRequest, ties: list[Delegation]) -> Standi
         for each in ties
         if each.stand_in_id == user.pk and delegations.lends(each, row.policy_id)
     }
-    able = _able([user.pk, *lenders], row)
+    able = able_among([user.pk, *lenders], row)
     if not able:
         raise MayNotDecide("You are not among the deciders of this request.")
     return Standing(
@@ -190,7 +185,7 @@ def _others(user: Any, ties: list[Delegation]) -> Iterable[str]:
             yield person_of(each.stand_in)
 
 
-def _able(keys: Iterable[Any], row: ApprovalRequest) -> set[Any]:
+def able_among(keys: Iterable[Any], row: ApprovalRequest) -> set[Any]:
     """Return which of the users (keys) have authority of their own over the request. One query."""
     alias, user_model = database(), get_user_model()
     keys = list(dict.fromkeys(keys))
@@ -204,96 +199,6 @@ def _able(keys: Iterable[Any], row: ApprovalRequest) -> set[Any]:
     with connections[alias].cursor() as cursor:
         cursor.execute(sql, params)
         return {user_model._meta.pk.to_python(found) for (found,) in cursor.fetchall()}
-
-
-# --- enough of them ----------------------------------------------------------------------------------------
-
-
-def has_quorum(approval_request: ApprovalRequest) -> bool:
-    """Tell whether the approvals given by deciders of this moment suffice, groups and stand-ins considered."""
-    row = approval_request
-    groups = {key: count for key, _name, count in row.group_requirements}
-    return quorum.is_met(valid_votes(row), row.required_approvals, groups)
-
-
-def valid_votes(approval_request: ApprovalRequest) -> list[quorum.Vote]:
-    """Return the approvals given by deciders of this moment, with whom each could stand for."""
-    row = approval_request
-    votes = [
-        vote
-        for vote in row.decisions.select_related("decider")
-        if vote.verdict == Verdict.APPROVE and vote.decider is not None
-    ]
-    if not votes:
-        return []
-    ties = delegations.touching(vote.decider_id for vote in votes)
-    lenders = {vote.pk: _lenders(vote, ties, row) for vote in votes}
-    keys = [vote.decider_id for vote in votes]
-    able = _able([*keys, *(key for each in lenders.values() for key in each)], row)
-    members = memberships(able, [key for key, _name, _count in row.group_requirements])
-    barred = {
-        each.stand_in_id
-        for each in ties
-        if is_behind(each.delegator, row.requester_id, row.persons)
-    }
-    counted = []
-    for vote in votes:
-        sources = {vote.decider_id, *lenders[vote.pk]} & able
-        if not sources or vote.decider_id in barred:
-            continue
-        represented = frozenset().union(*(members.get(key, frozenset()) for key in sources))
-        lent = frozenset(lenders[vote.pk][key] for key in sources - {vote.decider_id})
-        # As they were tied when they voted: who names a stand-in later takes no vote back.
-        counted.append(quorum.Vote(vote.person, represented, frozenset(vote.linked), lent))
-    return counted
-
-
-def _lenders(vote: Decision, ties: list[Delegation], row: ApprovalRequest) -> dict[Any, str]:
-    """Return the persons (by user key) who lend to the vote still. Who did not when it was cast, does not now."""
-    return {
-        each.delegator_id: person_of(each.delegator)
-        for each in ties
-        if each.stand_in_id == vote.decider_id
-        and delegations.lends(each, row.policy_id)
-        and visible(each.delegator.get_username())[:254] in vote.on_behalf_of
-        and person_of(each.delegator) in vote.linked
-    }
-
-
-def quorum_is_reachable(terms: Terms, persons: Iterable[str] = (), *, object_pk: str = "") -> bool:
-    """Tell whether persons other than those behind the call could approve it now. One query, as a rule."""
-    behind = set(persons)
-    if (
-        conf.get().PERSON_KEY == "pk"
-        and not terms.group_requirements
-        and (terms.object_permission is None)
-    ):
-        some = _some_deciders(terms.policy_id, terms.required_approvals + len(behind))
-        if len(some) < terms.required_approvals or not some[0].delegates:
-            return len({person_of(user) for user in some} - behind) >= terms.required_approvals
-    return _could_meet(terms, behind, object_pk)
-
-
-def _could_meet(terms: Terms, behind: set[str], object_pk: str) -> bool:
-    """Count everyone who could vote as if they had. Who only stands in adds nobody to who lends."""
-    users = get_user_model()._base_manager.using(database())
-    own = users.filter(_own(terms.policy_id, terms.object_permission, object_pk)).order_by()
-    able = {user.pk: person_of(user) for user in own}
-    links: dict[Any, set[str]] = {}
-    barred = set()
-    for each in delegations.in_force():
-        if person_of(each.delegator) in behind:
-            barred.add(each.stand_in_id)
-        if delegations.covers(each, terms.policy_id):
-            links.setdefault(each.stand_in_id, set()).add(person_of(each.delegator))
-    groups = {key: count for key, _name, count in terms.group_requirements}
-    members = memberships(able, groups)
-    votes = [
-        quorum.Vote(person, members.get(key, frozenset()), linked=frozenset(links.get(key, ())))
-        for key, person in able.items()
-        if person not in behind and key not in barred
-    ]
-    return quorum.is_met(votes, terms.required_approvals, groups)
 
 
 def memberships(users: Iterable[Any], groups: Iterable[int]) -> dict[Any, frozenset[int]]:
@@ -310,24 +215,3 @@ def memberships(users: Iterable[Any], groups: Iterable[int]) -> dict[Any, frozen
         if user in keys:
             found.setdefault(user, set()).add(group)
     return {user: frozenset(held) for user, held in found.items()}
-
-
-def _some_deciders(policy_id: int | None, count: int) -> list[Any]:
-    alias, user_model = database(), get_user_model()
-    return _users(user_model).rows(
-        using=alias,
-        where={},
-        guards=(authority.is_decider_sql(alias, user_model),),
-        tail=f"LIMIT {int(count)}",
-        params=(policy_id, policy_id),
-    )
-
-
-@cache
-def _users(user_model: Any) -> prepared.Select[Any]:
-    fields = [field.name for field in user_model._meta.concrete_fields if not field.primary_key]
-    return prepared.Select(
-        user_model,
-        extras=lambda alias: (("delegates", delegations.any_sql(alias), models.IntegerField()),),
-        without=tuple(fields),
-    )

@@ -9,7 +9,8 @@ from typing import Any
 from jit_approval import quorum
 from jit_approval.models import ApprovalRequest, Decision
 from jit_approval.policies import delegations
-from jit_approval.policies.deciders import memberships, valid_votes
+from jit_approval.policies.counting import valid_votes
+from jit_approval.policies.deciders import memberships
 from jit_approval.states import Verdict
 
 
