@@ -26,7 +26,7 @@ INTERVAL = 1.0
 """Most seconds of sleep: a window may be as short as a second, and was perhaps opened just now."""
 
 # Least seconds of sleep, however close together the deadlines are.
-_SHORTEST = 0.2
+_SHORTEST = 0.1
 # So much later than the deadline it wakes up, or it might be a moment early and sleep again.
 _AFTER = 0.005
 # Seconds for rows before it looks again; what is left then is taken at once.
