@@ -317,10 +317,10 @@ archived = true
         ["33", f"with-a-slug-of-more-than-one-hundred-letters-{'x' * 56}"],
         ["36", f"with-a-slug-of-more-than-one-hundred-letters-{'x' * 56}.archived"],
     ]
-    assert "Line 2, column 5" in faults[3]
+    assert "Line 2, column 11" in faults[3]
     assert "did you mean view_approvalpolicy?" in err
     assert "there is no user 'Bob'" in err
-    assert faults[-1] == "20 faults. Nothing has changed."
+    assert faults[-1] == "Faults: 20. Nothing has changed."
     assert not ApprovalPolicy.objects.exists()
     assert not PolicyVersion.objects.exists()
 

@@ -179,7 +179,7 @@ def _refusals(name: str) -> Iterator[None]:
         yield
     except portable.FileRefused as error:
         lines = [f"{name}:{visible(str(problem))}" for problem in error.problems]
-        _refuse([*lines, f"{len(lines)} faults. Nothing has changed."])
+        _refuse([*lines, f"Faults: {len(lines)}. Nothing has changed."])
 
 
 def _refuse(lines: list[str]) -> NoReturn:
