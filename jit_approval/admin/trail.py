@@ -1,4 +1,4 @@
-"""Decisions, audit events and messages: lists to read, nothing more."""
+"""Decisions and audit events: lists to read, nothing more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from jit_approval import policies
 from jit_approval.admin import timeline
-from jit_approval.models import AuditEvent, Decision, Notification
+from jit_approval.models import AuditEvent, Decision
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
@@ -81,12 +81,3 @@ class DecisionAdmin(ReadOnlyAdmin):
     list_display = ("created_at", "call", "decider_label", "verdict", "comment")
     list_filter = ("verdict", "created_at")
     search_fields = ("approval_request__id", "decider_label", "comment")
-
-
-@admin.register(Notification)
-class NotificationAdmin(ReadOnlyAdmin):
-    """Whom we told, and what could not be sent."""
-
-    list_display = ("created_at", "call", "event", "recipient", "channel", "state", "attempts")
-    list_filter = ("state", "event", "channel")
-    search_fields = ("approval_request__id", "recipient", "address", "error")

@@ -51,7 +51,7 @@ def compose(notification: Notification, *, now: datetime) -> Message:
     )
 
 
-def test_message(name: str, *, id: str, now: datetime) -> Message:
+def compose_test(name: str, *, id: str, now: datetime) -> Message:
     """Return the message of the button in the admin: it says that it is a test, and nothing else."""
     subject = _("Test message")
     facts = {
