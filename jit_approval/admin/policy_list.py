@@ -118,9 +118,10 @@ class Columns:
         needed = max(policy.required_approvals, sum(groups.values()))
         text = ngettext("%(count)d approval", "%(count)d approvals", needed) % {"count": needed}
         if not groups:
-            return text
+            return format_html("<span>{}</span>", text)
         named = ", ".join(f"{name} {count}" for name, count in sorted(groups.items()))
-        return _t("%(approvals)s, of them %(groups)s") % {"approvals": text, "groups": named}
+        both = _t("%(approvals)s, of them %(groups)s") % {"approvals": text, "groups": named}
+        return format_html("<span>{}</span>", both)
 
     @admin.display(description=_("in force"))
     def in_force(self, policy: Any) -> str:

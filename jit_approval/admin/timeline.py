@@ -20,7 +20,8 @@ def moment(event: AuditEvent) -> dict[str, Any]:
     return {
         "what": _kinds().get(event.kind, event.kind),
         "kind": event.kind,
-        "by": event.actor_label or _("the system"),
+        # Who changed a group is not known here; the group and its members are.
+        "by": "" if event.kind == membership.KIND else event.actor_label or _("the system"),
         "at": event.at,
         "comment": data.get("comment", ""),
         "on_behalf_of": data.get("on_behalf_of", []),
