@@ -335,13 +335,30 @@ def test_fault_in_one_policy_keeps_all_others_from_being_changed(path) -> None:
     assert ApprovalPolicy.objects.get().priority == 100
 
 
-@pytest.mark.parametrize("args", [["plan"], ["plan", "x", "--nonsense"], ["destroy"], []])
+@pytest.mark.parametrize("args", [["plan", "x", "--nonsense"], ["destroy"], []])
 def test_mistake_in_the_arguments_is_not_taken_for_a_difference(args) -> None:
     from jit_approval.management.commands.approval_policies import Command
 
     with pytest.raises(SystemExit) as end:
         Command().run_from_argv(["manage.py", "approval_policies", *args])
     assert end.value.code == 1
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["plan"],
+        ["apply"],
+        ["export", "x.toml"],
+        ["export", "--prune"],
+        ["plan", "x", "--all"],
+        ["plan", "x", "--as", "bob"],
+        ["apply", "x", "-o", "y"],
+    ],
+)
+def test_option_that_would_be_ignored_is_refused(args) -> None:
+    status, _, err = run(*args)
+    assert (status, f"{args[0]} takes " in err) == (1, True)
 
 
 def test_file_that_is_not_there_is_refused(path) -> None:

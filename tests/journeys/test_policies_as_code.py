@@ -118,8 +118,10 @@ def test_exit_statuses_reach_the_shell(path) -> None:
         )
         return found.returncode, found.stderr
 
-    code, said = status("plan")
+    code, said = status("plan", "--nonsense")
     assert (code, "usage:" in said) == (1, True)
+    code, said = status("plan")
+    assert (code, "takes the name of a file" in said) == (1, True)
     code, said = status("plan", str(path.parent / "missing.toml"))
     assert (code, "No such file" in said) == (1, True)
 

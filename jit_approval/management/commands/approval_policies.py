@@ -28,6 +28,12 @@ from jit_approval.redaction import visible
 SAME, REFUSED, DIFFERENT, WAITS = 0, 1, 2, 3
 _MAY_CHANGE = "jit_approval.change_approvalpolicy"
 _STDIN = "-"
+# What belongs to each verb; the file is never optional.
+_OPTIONS = {
+    "export": {"output", "all"},
+    "plan": {"file", "prune", "strict"},
+    "apply": {"file", "prune", "strict", "author", "reason"},
+}
 # Of versions that nobody is said to have made.
 _LABEL = "manage.py approval_policies"
 
@@ -42,23 +48,22 @@ class Command(BaseCommand):
     _started = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add the verbs and their options."""
-        verbs = parser.add_subparsers(dest="verb", required=True, metavar="export|plan|apply")
-        export = verbs.add_parser("export", help=_("Write the policies of this database."))
-        export.add_argument("-o", "--output", metavar="FILE", help=_("Instead of the screen."))
-        export.add_argument("--all", action="store_true", help=_("Archived ones too."))
-        plan = verbs.add_parser("plan", help=_("Show what a file would change; exits 2 if any."))
-        apply = verbs.add_parser("apply", help=_("Make the policies say what a file says."))
-        for verb in (plan, apply):
-            verb.add_argument("file", metavar="FILE.toml", help=_("- is the standard input."))
-            verb.add_argument(
-                "--prune",
-                action="store_true",
-                help=_("Archive, or delete, policies that are not in the file."),
-            )
-            verb.add_argument("--strict", action="store_true", help=_("Refuse what is warned of."))
-        apply.add_argument("--as", dest="author", metavar="USERNAME", help=_("Who changes them."))
-        apply.add_argument("--reason", default="", help=_("Why."))
+        """Add the verb, the file and the options; flat, so that Django's own are taken anywhere."""
+        add = parser.add_argument
+        add("verb", choices=list(_OPTIONS), help=_("plan exits with 2 if anything would change."))
+        add(
+            "file", nargs="?", metavar="FILE.toml", help=_("To plan or apply; - is standard input.")
+        )
+        add("-o", "--output", metavar="FILE", help=_("export: write here."))
+        add("--all", action="store_true", help=_("export: archived ones too."))
+        add(
+            "--prune",
+            action="store_true",
+            help=_("Archive, or delete, the policies that are not in the file."),
+        )
+        add("--strict", action="store_true", help=_("Refuse what is warned of."))
+        add("--as", dest="author", metavar="USERNAME", help=_("apply: who changes them."))
+        add("--reason", help=_("apply: why."))
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run; a mistake in the arguments exits with 1, for 2 means that `plan` found a difference."""
@@ -77,6 +82,7 @@ class Command(BaseCommand):
             SystemExit: status 2 or 3.
         """
         self._started = True
+        _check(options)
         verb = {"export": self._export, "plan": self._plan, "apply": self._apply}
         try:
             verb[options["verb"]](options)
@@ -130,7 +136,9 @@ class Command(BaseCommand):
         author, gated = _author(options["author"]), policy_changes.is_gated()
         if gated and author is None:
             raise CommandError("Changes of policies need approval: say whose this is with --as.")
-        reason = visible(" ".join(options["reason"].split()))[: conf.get().MAX_REASON_LENGTH]
+        reason = visible(" ".join((options["reason"] or "").split()))[
+            : conf.get().MAX_REASON_LENGTH
+        ]
         with _refusals(options["file"]):
             file = portable.read(_content(options["file"]))
             if gated:
@@ -162,6 +170,20 @@ class Command(BaseCommand):
         )
         self.stdout.write(f"To be decided at {_decision_page(row)}")
         sys.exit(WAITS)
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Refuse what the verb does not take: an option that is ignored would be believed in."""
+    verb = options["verb"]
+    for name in sorted(set().union(*_OPTIONS.values()) - _OPTIONS[verb]):
+        if options[name]:
+            raise CommandError(f"{verb} takes no {name if name == 'file' else _flag(name)}.")
+    if "file" in _OPTIONS[verb] and not options["file"]:
+        raise CommandError(f"{verb} takes the name of a file.")
+
+
+def _flag(name: str) -> str:
+    return "--as" if name == "author" else f"--{name}"
 
 
 def _content(name: str) -> bytes:
