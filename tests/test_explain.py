@@ -139,6 +139,7 @@ def test_failed_condition_is_told_and_holds_the_call(erin) -> None:
     assert found.outcome == Effect.REQUIRE
     assert [one.policy.slug for one in found.match.troubles] == ["large"]
     assert found.terms.required_approvals == 2
+    assert found.match.considered[0].why.startswith("It applies, for its condition failed: ")
 
 
 def test_without_a_policy_the_settings_hold_or_the_call_runs(erin) -> None:

@@ -258,9 +258,14 @@ def test_repeated_calls_are_as_many_calls() -> None:
     for number in range(3):
         at = now + timedelta(milliseconds=number)
         event("observed", erin, at=at, fingerprint="g")
-    event("denied", erin, at=now, fingerprint="h")
-    event("denied", erin, at=now + timedelta(seconds=9), fingerprint="h")
-    assert replay().affected == 8
+    for seconds in (0, 9):
+        event("denied", erin, at=now + timedelta(seconds=seconds), fingerprint="h")
+        event("observed", erin, at=now + timedelta(seconds=seconds), fingerprint="i")
+    event("denied", erin, at=now, fingerprint="j", policy="a")
+    event("allowed", erin, at=now + timedelta(milliseconds=1), fingerprint="j", policy="b")
+    event("observed", erin, at=now, fingerprint="k", policy="a")
+    event("allowed", erin, at=now + timedelta(seconds=9), fingerprint="k", policy="b")
+    assert replay().affected == 14
 
 
 @pytest.mark.parametrize("effect", [Effect.REQUIRE, Effect.DENY, Effect.OBSERVE, Effect.ALLOW])
@@ -296,6 +301,7 @@ def test_draft_whose_condition_cannot_be_read_holds_everything() -> None:
         ("!has(object.x)", {"context": {"\\u202ex": 1}}, "redacted"),
         ("object.a == '1' && object.b > 1", {"context": {"a": "1", "b": "2"}}, "as text"),
         ("object.a == '1' || object.a > 1 ", {"context": {"a": "0"}}, "as text"),
+        ("type(object.a) == string", {"context": {"a": "0"}}, "as text"),
         ("request.path == '/a'", {"path": "/a…"}, "in part"),
         ("request.path == '/a'", {"path": "/a?b=?c"}, "in part"),
         ("request.path == '/a'", {"path": "/a\\u200b"}, "escapes"),

@@ -96,8 +96,8 @@ def _considered(found: Explanation) -> Iterator[str]:
     yield "Policies, in the order they are asked"
     width = min(max(len(one.policy.slug) for one in shown), 40)
     for one in sorted(shown, key=lambda one: (one.policy.priority, one.policy.pk)):
-        head = f"  {one.policy.priority:>5}  {one.policy.slug:<{width}}  {one.policy.effect:<8}"
-        yield from _wrapped(f"{head}{one.verdict:<17}", visible(one.why))
+        head = f"  {one.policy.priority:>5}  {one.policy.slug:<{width}}  {one.policy.effect:<9}"
+        yield from _wrapped(f"{head}{one.verdict:<18}", visible(one.why))
     if len(far) > _MOST_UNNAMED:
         yield f"  and {len(far) - _MOST_UNNAMED} more that do not name it or are out of force"
 

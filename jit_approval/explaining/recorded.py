@@ -61,12 +61,8 @@ class Recorded:
             self.payload, self.context, self.agent = other.payload, other.context, other.agent
 
     def is_more_of(self, other: Recorded) -> bool:
-        """Tell whether this record is of the very call of an earlier one, rather than of its repetition."""
-        return (
-            other.fate == "observed"
-            and self.at - other.at <= _ONE_CALL
-            and not self.traces & other.traces
-        )
+        """Tell whether this record is of the very call of one just before, rather than of its repetition."""
+        return other.fate == "observed" and not self.traces & other.traces
 
 
 def calls(since: datetime, until: datetime, *, without: str = "") -> Iterator[Recorded]:

@@ -198,7 +198,9 @@ def _out_of_question(policy: ApprovalPolicy, action: str) -> tuple[str, str] | N
 
 def _asked(policy: ApprovalPolicy, facts: Facts, found: Match) -> tuple[str, str]:
     if found.policy is not None and policy.pk == found.policy.pk:
-        return "matches", "It applies."
+        failed = [each.error for each in found.troubles if each.policy.pk == policy.pk]
+        why = f"It applies, for its condition failed: {failed[0]}" if failed else "It applies."
+        return "matches", why
     holds, error = _ask(policy, facts)
     if error:
         return "condition_failed", f"Its condition failed: {error}"
