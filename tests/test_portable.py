@@ -48,7 +48,7 @@ def test_what_is_left_out_is_as_a_new_policy_has_it() -> None:
 def test_every_field_of_a_policy_can_be_written_down() -> None:
     policy = factories.policy(slug="whole")
     assert {*versions.snapshot(policy)} == {*defaults("whole")}
-    assert {*KEYS} - {*FIELDS} == {"groups_required", "deciders", "permissions"}
+    assert {*KEYS} - {*FIELDS} == {"channels", "groups_required", "deciders", "permissions"}
 
 
 def test_every_key_is_read() -> None:
@@ -80,6 +80,7 @@ def test_every_key_is_read() -> None:
     reason_pattern = 'INC-\\d+'
     require_approval_id = true
     fallback = ["a@example.test"]
+    channels = ["pager", "ops"]
     """
     found = said(text)["all"]
     assert found == {
@@ -105,6 +106,7 @@ def test_every_key_is_read() -> None:
         "reason_pattern": "INC-\\d+",
         "require_approval_id": True,
         "fallback": ["a@example.test"],
+        "channels": ["ops", "pager"],
     }
 
 
@@ -393,6 +395,9 @@ def _snapshots(draw: Any, slug: str) -> dict[str, Any]:
         "require_approval_id": draw(st.booleans()),
         "actions": draw(st.lists(_line, min_size=1, max_size=12, unique=True)),
         "fallback": draw(st.lists(_line, max_size=3, unique=True)),
+        "channels": draw(
+            st.lists(st.sampled_from(["ops", "on-call", "x_1"]), unique=True).map(sorted)
+        ),
         "decide_within": draw(_spans),
         "usable_within": draw(_spans),
         "rejection_cooldown": draw(_spans),

@@ -51,6 +51,16 @@ FIELDSETS: Any = (
             "fields": ("required_approvals", "object_permission", "fallback", "deciders_now"),
         },
     ),
+    (
+        _("Who is told"),
+        {
+            "description": _(
+                "The requester is told in person in any case. When a channel does not work, deciders are "
+                "told in person after all."
+            ),
+            "fields": ("channels",),
+        },
+    ),
     (_("How long"), {"fields": ("decide_within", "usable_within", "rejection_cooldown")}),
     (
         _("What the caller must say"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models.signals import post_delete, post_save, pre_delete
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
 from jit_approval.models import (
     ApprovalPolicy,
+    Channel,
     PolicyGroupPermission,
     PolicyGroupRequirement,
     PolicyUserPermission,
@@ -27,6 +28,9 @@ def connect() -> None:
     ):
         for signal in (post_save, post_delete):
             signal.connect(receiver, model, dispatch_uid=f"jit_approval.version.{model.__name__}")
+    through = ApprovalPolicy.channels.through
+    m2m_changed.connect(_channels_changed, through, dispatch_uid="jit_approval.version.channels")
+    pre_delete.connect(_channel_deleted, Channel, dispatch_uid="jit_approval.version.channels")
 
 
 def _policy_saved(instance: ApprovalPolicy, raw: bool = False, **_: Any) -> None:
@@ -53,3 +57,21 @@ def _permission_changed(instance: Any, raw: bool = False, **_: Any) -> None:
 def _requirement_changed(instance: PolicyGroupRequirement, raw: bool = False, **_: Any) -> None:
     if not raw:
         versions.touched(instance.policy_id)
+
+
+def _channels_changed(
+    action: str, instance: Any, reverse: bool, pk_set: Any = None, **_: Any
+) -> None:
+    if not reverse and action.startswith("post_"):
+        versions.touched(instance.pk)
+    elif reverse and action == "pre_clear":
+        # By the time they are gone, nobody knows which they were.
+        instance.cleared = list(instance.policies.values_list("pk", flat=True))
+    elif reverse and action.startswith("post_"):
+        for pk in pk_set or instance.__dict__.pop("cleared", ()):
+            versions.touched(pk)
+
+
+def _channel_deleted(instance: Channel, **_: Any) -> None:
+    # What Django deletes along with it, it says nothing of.
+    instance.policies.clear()

@@ -21,6 +21,7 @@ from jit_approval import clock, prepared
 from jit_approval.audit import chain
 from jit_approval.models import (
     ApprovalPolicy,
+    Channel,
     PolicyGroupPermission,
     PolicyGroupRequirement,
     PolicyUserPermission,
@@ -64,13 +65,13 @@ class Difference:
 
 
 def snapshot(policy: ApprovalPolicy) -> Snapshot:
-    """Return what one policy says now, those who may decide under it included. Three queries."""
+    """Return what one policy says now, those who may decide under it included. Four queries."""
     (found,) = _snapshots([policy]).values()
     return found
 
 
 def snapshots() -> dict[str, Snapshot]:
-    """Return what every policy says now, by slug. Four queries."""
+    """Return what every policy says now, by slug. Five queries."""
     return _snapshots(list(ApprovalPolicy.objects.using(database()).order_by("slug")))
 
 
@@ -82,11 +83,18 @@ def _snapshots(policies: list[ApprovalPolicy]) -> dict[str, Snapshot]:
     rows = PolicyGroupRequirement.objects.using(database()).filter(policy__in=keys)
     for key, name, count in rows.values_list("policy", "group__name", "count"):
         required.setdefault(key, {})[name] = count
+    named: dict[Any, list[str]] = {}
+    links = ApprovalPolicy.channels.through._default_manager.using(database())
+    for key, slug in links.filter(approvalpolicy__in=keys).values_list(
+        "approvalpolicy", "channel__slug"
+    ):
+        named.setdefault(key, []).append(slug)
     return {
         policy.slug: {
             **{name: getattr(policy, name) for name in _PLAIN},
             **{name: _lines(getattr(policy, name)) for name in _LINES},
             **{name: durations.as_text(getattr(policy, name)) for name in _DURATIONS},
+            "channels": sorted(named.get(policy.pk, [])),
             "group_requirements": dict(sorted(required.get(policy.pk, {}).items())),
             "users": users.get(policy.pk, {}),
             "groups": groups.get(policy.pk, {}),
@@ -149,9 +157,12 @@ def restore(wanted: Mapping[str, Any]) -> ApprovalPolicy:
         raise ValidationError({name: str(error)}) from None
     required = _groups(wanted["group_requirements"])
     users, groups = _users(_names(wanted["users"])), _groups(_names(wanted["groups"]))
+    # Snapshots from before there were channels say nothing of them.
+    channels = _channels(wanted.get("channels", []))
     policy.full_clean()
     with transaction.atomic(using=alias):
         policy.save(using=alias)
+        policy.channels.set(channels)
         _put_requirements(
             policy, {required[name]: n for name, n in wanted["group_requirements"].items()}
         )
@@ -175,6 +186,11 @@ def _users(names: Iterable[str]) -> dict[str, Any]:
 def _groups(names: Iterable[str]) -> dict[str, Group]:
     found = Group.objects.using(database()).filter(name__in=list(names))
     return _all_of("groups", names, {group.name: group for group in found})
+
+
+def _channels(slugs: Iterable[str]) -> list[Channel]:
+    found = Channel.objects.using(database()).filter(slug__in=list(slugs))
+    return list(_all_of("channels", slugs, {channel.slug: channel for channel in found}).values())
 
 
 def _all_of(kind: str, names: Iterable[str], found: dict[str, Any]) -> dict[str, Any]:
@@ -308,7 +324,7 @@ def _newest(policy: ApprovalPolicy) -> PolicyVersion | None:
 
 
 def changed_past(policies: Iterable[ApprovalPolicy]) -> set[Any]:
-    """Return the keys of policies that do not say what their newest version says. Four queries.
+    """Return the keys of policies that do not say what their newest version says. Five queries.
 
     Changed by `update()`, a fixture or SQL; or a user or group named in them was renamed.
     """

@@ -9,7 +9,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import ValidationError
 
-from jit_approval.models import ApprovalPolicy, PolicyGroupRequirement
+from jit_approval.models import ApprovalPolicy, Channel, PolicyGroupRequirement
 from jit_approval.policies import durations
 from jit_approval.policies.persons import database
 from jit_approval.policies.versions import Snapshot
@@ -19,7 +19,7 @@ from jit_approval.portable.reading import PolicyFile
 
 
 def problems(file: PolicyFile, now: Mapping[str, Snapshot]) -> list[Problem]:
-    """Return everything that keeps a file from being applied, to policies as they are `now`. Four queries."""
+    """Return everything that keeps a file from being applied, to policies as they are `now`. Five queries."""
     found = list(file.problems)
     known = {problem.where for problem in found}
     names = _Names(file)
@@ -104,6 +104,8 @@ class _Names:
         permissions = Permission.objects.using(alias).filter(
             content_type__app_label="jit_approval", content_type__model="approvalpolicy"
         )
+        channels = {name for each in said for name in each["channels"]}
+        self._channels = _found(Channel.objects.using(alias), "slug", channels)
         self._permissions = set(permissions.values_list("codename", flat=True))
 
     def missing(self, slug: str, said: Snapshot) -> Iterator[Problem]:
@@ -113,6 +115,10 @@ class _Names:
                 yield self._file.problem(
                     f"there is no group {name!r}", slug, "groups_required", name
                 )
+        for name in said["channels"]:
+            if name not in self._channels:
+                message = f"there is no channel {name!r}"
+                yield self._file.item_problem(message, name, slug, "channels")
         for holder, known in (("users", self._users), ("groups", self._groups)):
             for codename, names in said[holder].items():
                 path = ["deciders"] if codename == DECIDE else ["permissions", codename]

@@ -19,6 +19,7 @@ class Kind(StrEnum):
     NUMBER = "a whole number"
     DURATION = 'a duration in quotes, such as "90s", "15m", "1h30m" or "7d"'
     LINES = 'a list of texts: ["one", "two"]'
+    CHANNELS = 'a list of slugs: ["ops", "pager"]'
     COUNTS = "a table of groups and numbers: { security = 2 }"
     HOLDERS = 'a table of users and groups: { users = ["ada"], groups = ["security"] }'
     PERMISSIONS = 'a table: { view_approvalpolicy = { groups = ["audit"] } }'
@@ -46,20 +47,29 @@ KEYS = {
     "reason_pattern": Kind.TEXT,
     "require_approval_id": Kind.FLAG,
     "fallback": Kind.LINES,
+    "channels": Kind.CHANNELS,
 }
 REQUIRED = ("name", "actions")
 HOLDERS = ("users", "groups")
 DECIDE = "decide"
 # Those that are the policy's own, under the same name.
 FIELDS = tuple(
-    key for key, kind in KEYS.items() if kind not in {Kind.COUNTS, Kind.HOLDERS, Kind.PERMISSIONS}
+    key
+    for key, kind in KEYS.items()
+    if kind not in {Kind.CHANNELS, Kind.COUNTS, Kind.HOLDERS, Kind.PERMISSIONS}
 )
 
 
 def defaults(slug: str) -> Snapshot:
     """Return the snapshot of a policy of which nothing but the slug was written."""
     row = ApprovalPolicy(slug=slug)
-    made: Snapshot = {"slug": slug, "group_requirements": {}, "users": {}, "groups": {}}
+    made: Snapshot = {
+        "slug": slug,
+        "channels": [],
+        "group_requirements": {},
+        "users": {},
+        "groups": {},
+    }
     for key in FIELDS:
         value = getattr(row, key)
         if KEYS[key] is Kind.LINES:

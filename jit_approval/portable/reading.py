@@ -141,6 +141,8 @@ class _Reader:
                 self._holders(said, DECIDE, value, path, Kind.HOLDERS)
             case Kind.PERMISSIONS:
                 self._permissions(said, value, path)
+            case Kind.CHANNELS:
+                said[key] = sorted(self._list(value, path, Kind.CHANNELS))
             case Kind.LINES:
                 said[key] = self._list(value, path, Kind.LINES)
             case kind:
