@@ -10,6 +10,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +36,48 @@ def enqueue(task: str, *args: Any, using: str) -> bool:
     return True
 
 
+def is_configured() -> bool:
+    """Tell whether this project has a django-q2 queue at all."""
+    return bool(getattr(settings, "Q_CLUSTER", None)) and apps.is_installed("django_q")
+
+
+def table() -> QuerySet[Any] | None:
+    """Return the tasks in the queue, one per row, stamped by the hosts' clocks; None where it is no table."""
+    if not is_configured() or not (alias := _database()):
+        return None
+    from django_q.conf import Conf
+    from django_q.models import OrmQ
+
+    rows: QuerySet[Any] = OrmQ.objects.using(alias).filter(key=Conf.CLUSTER_NAME)
+    return rows
+
+
+def depth() -> int | None:
+    """Return how many tasks wait for a worker; None where there is no queue, or its broker does not answer."""
+    if not is_configured():
+        return None
+    from django_q.brokers import get_broker
+    from django_q.conf import Conf
+
+    if Conf.SYNC:
+        return None
+    try:
+        return int(get_broker().queue_size())
+    except Exception as error:
+        logger.warning("The broker does not say how many tasks wait: %s", error)
+        return None
+
+
 def _shares_database(using: str) -> bool:
-    """Tell whether a task is a row on `using`: django-q2 chooses its broker in this order (`get_broker`)."""
+    return using == _database()
+
+
+def _database() -> str | None:
+    """Return where a task is a row: django-q2 chooses its broker in this order (`get_broker`)."""
     from django_q.conf import Conf
 
     another = Conf.SYNC or Conf.BROKER_CLASS or Conf.IRON_MQ or isinstance(Conf.SQS, dict)
-    return not another and using == Conf.ORM
+    return None if another else Conf.ORM
 
 
 def _push(task: str, *args: Any) -> None:

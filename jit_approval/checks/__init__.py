@@ -24,9 +24,16 @@
 | jit_approval.W013 | policies that do not say what their newest version says |
 | jit_approval.W014 | changes of policies are gated, and nobody could approve one |
 | jit_approval.W015 | changes of policies are gated, and a page of the admin gets around it |
+| jit_approval.W020 | nothing sweeps: deadlines are not recorded, lost messages not sent |
+| jit_approval.W021 | deadlines that were not recorded |
+| jit_approval.W022 | messages that are not delivered |
+| jit_approval.W023 | messages that were given up in the last day |
+| jit_approval.W024 | runs of which nobody knows how they ended |
+| jit_approval.W025 | tasks that nobody takes out of django-q2's queue |
 
-W010 to W014 query the database: they run with `migrate` and `check --database default`, as Django's own do. The
-others query nothing. What they look at is imported when they run, not when they are registered.
+W010 to W014 query the database: they run with `migrate` and `check --database default`, as Django's own do. W020 to
+W025 query it too, with `check --deploy` alone, and have a tag of their own, `jit_approval_health`: they are about
+this moment. The others query nothing. What they look at is imported when they run, not when they are registered.
 """
 
 from __future__ import annotations
@@ -36,6 +43,7 @@ from typing import Any
 from django.core.checks import CheckMessage, Tags, register
 
 TAG = "jit_approval"
+HEALTH_TAG = "jit_approval_health"
 
 
 def register_all() -> None:
@@ -47,6 +55,7 @@ def register_all() -> None:
     register(_databases, TAG)
     register(_policies, Tags.database, TAG)
     register(_admin, Tags.admin, TAG)
+    register(_health, HEALTH_TAG, deploy=True)
 
 
 def _views(**_: Any) -> list[CheckMessage]:
@@ -85,3 +94,9 @@ def _admin(**_: Any) -> list[CheckMessage]:
     from jit_approval.checks import policies
 
     return policies.check_admin() if apps.is_installed("django.contrib.admin") else []
+
+
+def _health(**_: Any) -> list[CheckMessage]:
+    from jit_approval.checks import health
+
+    return health.check()
