@@ -10,6 +10,7 @@ from django.contrib import admin
 from django.contrib.auth.models import Group, Permission
 from django.contrib.messages import get_messages
 from django.test import override_settings
+from guardian.shortcuts import assign_perm
 
 from jit_approval import services
 from jit_approval.admin import ApprovalPolicyAdmin
@@ -368,3 +369,22 @@ def test_under_atomic_requests_a_change_is_still_proposed(alice, bob, policy, se
         )
     finally:
         connections.settings["default"]["ATOMIC_REQUESTS"] = False
+
+
+def test_deleting_an_account_only_takes_a_decider_away_and_is_recorded(bob, policy) -> None:
+    """The project's own admin of users: no approval is asked, for it raises the bar; but it is seen."""
+    assign_perm("jit_approval.decide", bob, policy)
+    boss = factories.user("boss", is_staff=True, is_superuser=True)
+    url = f"/admin/auth/user/{bob.pk}/delete/"
+    assert client_of(boss).post(url, {"post": "yes"}).status_code == 302
+    newest = PolicyVersion.objects.filter(policy=policy).order_by("-number")[0]
+    assert newest.data["users"] == {}
+    assert newest.author_label == ""
+
+
+def test_group_that_must_be_represented_is_not_deleted(policy) -> None:
+    group = Group.objects.create(name="security")
+    policy.group_requirements.create(group=group)
+    boss = factories.user("boss", is_staff=True, is_superuser=True)
+    client_of(boss).post(f"/admin/auth/group/{group.pk}/delete/", {"post": "yes"})
+    assert policy.group_requirements.count() == 1

@@ -212,6 +212,15 @@ class DelegationAdmin(_ModelAdmin):
         """Enter it: checked again, saved and written down in one transaction."""
         delegating.enter(obj, by=request.user)
 
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show those the user may see."""
+        response: HttpResponse = super().changelist_view(
+            request, {"title": _("Delegations"), **(extra_context or {})}
+        )
+        return response
+
     def end_view(self, request: HttpRequest, object_id: int) -> HttpResponse:
         """End one now; only a POST does."""
         row = self.get_queryset(request).filter(pk=object_id).first()
