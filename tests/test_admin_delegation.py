@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.test import override_settings
 from django.utils import timezone
 
@@ -277,3 +277,23 @@ def test_cards_of_several_say_for_whom(alice, bob) -> None:
     data = {"action": "approve_selected", "_selected_action": [row.pk]}
     shown = client_of(bob).post("/admin/jit_approval/approvalrequest/", data)
     assert "You decide for <b>alice</b>" in text_of(shown)
+
+
+# --- the service, whoever calls it -------------------------------------------------------------------------
+
+
+def test_service_backdates_nothing(alice, bob) -> None:
+    now = timezone.now()
+    draft = Delegation(delegator=alice, stand_in=bob, starts_at=now - DAY, ends_at=now + DAY)
+    assert delegating.enter(draft, by=alice).starts_at >= now - timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("end", ["delegator", "stand_in"])
+def test_service_refuses_accounts_that_are_deactivated(alice, bob, end) -> None:
+    draft = Delegation(delegator=alice, stand_in=bob, ends_at=timezone.now() + DAY)
+    account = getattr(draft, end)
+    account.is_active = False
+    account.save()
+    with pytest.raises(ValidationError, match="deactivated"):
+        delegating.enter(draft, by=alice)
+    assert not Delegation.objects.exists()

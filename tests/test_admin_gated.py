@@ -139,6 +139,11 @@ def test_no_way_changes_a_policy_before_another_person_approves(alice, bob, poli
     }
 
 
+def test_popup_does_not_pretend_that_there_is_a_new_policy(alice, bob, policy) -> None:
+    response = client_of(alice).post(f"{POLICIES}add/", form(slug="another", _popup="1"))
+    assert response["Location"] == f"{POLICIES}?_popup=1"
+
+
 def test_the_ways_above_are_all_tried(policy, bob) -> None:
     assert set(WAYS) == set(ways(policy, bob))
 
