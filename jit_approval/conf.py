@@ -88,8 +88,12 @@ class Settings:
     # Dotted modules of the project's own kinds of channel, and the ports a webhook may use.
     CHANNELS: tuple[str, ...] = ()
     WEBHOOK_PORTS: Ports = _HTTPS
+    # Schemes of Apprise to be offered beside those whose host is the vendor's: `ntfys`, `mmosts`, …
+    APPRISE_SERVICES: tuple[str, ...] = ()
     # What secrets of channels are encrypted under: the first seals, any of them opens.
     SECRET_KEYS: tuple[str, ...] = field(default=(), repr=False)
+    # What Prometheus sends as a bearer token to read `metrics.view`; without one, a permission is needed.
+    METRICS_TOKEN: str = field(default="", repr=False)
     # A run that has recorded no end for this long is `unknown`.
     RUN_LIMIT: timedelta = timedelta(minutes=15)
 

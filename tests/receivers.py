@@ -60,6 +60,7 @@ class Receiver:
         self.got: list[tuple[str, dict[str, str], bytes]] = []
         self.status = 204
         self.headers: dict[str, str] = {}
+        self.body = b""
         self.answer: Answers | None = None
 
 
@@ -103,8 +104,9 @@ def _handler(state: Callable[[], Receiver]) -> type[BaseHTTPRequestHandler]:
             self.send_response(found.status)
             for name, value in found.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(len(found.body)))
             self.end_headers()
+            self.wfile.write(found.body)
 
         def log_message(self, *_: Any) -> None:
             """Be quiet."""
@@ -118,7 +120,7 @@ def put_on_the_internet(patch: pytest.MonkeyPatch, port: int) -> None:
     connect = socket.socket.connect
 
     def redirected(self: socket.socket, address: Any) -> None:
-        connect(self, ("127.0.0.1", port) if address == (PUBLIC, port) else address)
+        connect(self, ("127.0.0.1", port) if address[0] == PUBLIC else address)
 
     patch.setattr(socket.socket, "connect", redirected, raising=False)
 
