@@ -68,6 +68,9 @@ def _findings(config: conf.Settings) -> Iterator[tuple[str, tuple[str, str]]]:
     if config.FINGERPRINT_KEY and len(config.FINGERPRINT_KEY) < _MIN_KEY_LENGTH:
         hint = f"Use at least {_MIN_KEY_LENGTH} random characters, or leave it to SECRET_KEY."
         yield "FINGERPRINT_KEY", ("is short enough to be guessed", hint)
+    if config.METRICS_TOKEN and len(config.METRICS_TOKEN) < _MIN_KEY_LENGTH:
+        hint = f"Use at least {_MIN_KEY_LENGTH} random characters, or none and a permission."
+        yield "METRICS_TOKEN", ("is short enough to be guessed", hint)
     if config.BASE_URL and not _is_web_address(config.BASE_URL):
         yield "BASE_URL", ("is no http(s) address", "Such as https://backoffice.example.com")
     if problem := _path_problem(config.PERSON_KEY):
