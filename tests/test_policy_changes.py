@@ -288,3 +288,15 @@ def test_group_that_decides_nothing_is_not_mentioned(bob) -> None:
     row = factories.held()
     factories.user().groups.add(Group.objects.create(name="canteen"))
     assert not AuditEvent.objects.filter(approval_request=row, kind="deciders_changed").exists()
+
+
+def test_permission_to_decide_everything_that_comes_or_goes_is_shown_on_open_requests(bob) -> None:
+    row = factories.held()
+    eve, group = factories.user("eve"), Group.objects.create(name="late")
+    eve.user_permissions.add(factories.decide_permission())
+    eve.user_permissions.clear()
+    group.permissions.add(factories.decide_permission())
+    group.permissions.add(Permission.objects.get(codename="add_group"))
+    events = AuditEvent.objects.filter(approval_request=row, kind="deciders_changed")
+    assert ["eve" in event.body for event in events] == [True, True, False]
+    assert "group late" in events[2].body

@@ -73,8 +73,13 @@ def _membership(data: dict[str, Any]) -> str:
         "users": ", ".join(map(str, users)) if isinstance(users, list) else "?",
         "group": data.get("group", "?"),
     }
-    if data.get("verb") == "joined":
-        return _("%(users)s joined %(group)s") % names
+    texts = {
+        "joined": _("%(users)s joined %(group)s"),
+        "was given": _("%(users)s got the permission to decide everything"),
+        "lost": _("%(users)s lost the permission to decide everything"),
+    }
+    if data.get("verb") in texts:
+        return texts[data["verb"]] % names
     return _("%(users)s left %(group)s") % names
 
 
