@@ -226,6 +226,14 @@ def test_prune_archives_what_has_requests_and_deletes_what_has_none(path) -> Non
     assert run_on(path, "plan", SMALL, "--prune")[0] == 0
 
 
+def test_archived_policies_are_neither_named_nor_touched(path) -> None:
+    factories.policy(slug="old", archived=True, enabled=False)
+    for more in ([], ["--prune"]):
+        status, out, _ = run_on(path, "apply", SMALL, *more)
+        assert (status, "old" in out) == (0, False)
+    assert ApprovalPolicy.objects.filter(slug="old").exists()
+
+
 def test_prune_with_a_file_that_names_no_policy_is_refused(path) -> None:
     factories.policy(slug="other")
     status, _, err = run_on(path, "apply", "# nothing\n", "--prune")

@@ -92,6 +92,4 @@ def _lines(value: str, kind: Kind) -> str:
     inner = _TRAILING.sub(
         lambda match: match[0].replace(" ", "\\u0020").replace("\t", "\\t"), inner
     )
-    if inner.endswith('"'):
-        inner = f'{inner[:-1]}\\"'
     return f'"""\n{escaped(inner, kind)}"""'
