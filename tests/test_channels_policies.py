@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core import mail
 from django.core.exceptions import ValidationError
+from django.test import override_settings
 
 from jit_approval import services, tasks
 from jit_approval.models import (
@@ -18,10 +20,12 @@ from jit_approval.models import (
     PolicyVersion,
     PreferredChannel,
 )
+from jit_approval.notifications import channels
 from jit_approval.notifications.channels import dummy
+from jit_approval.notifications.transport import TransportError
 from jit_approval.policies import versions
 from jit_approval.portable import checking, reading, writing
-from tests import factories
+from tests import factories, pigeon
 
 pytestmark = pytest.mark.django_db
 Event, State = Notification.Event, Notification.State
@@ -208,3 +212,56 @@ def test_file_that_names_a_channel_that_is_not_there_is_refused_with_its_line() 
     channel("ops")
     found = checking.problems(reading.read(text.encode()), {})
     assert [(each.line, each.message) for each in found] == [(6, "there is no channel 'opps'")]
+
+
+# --- a project's own -------------------------------------------------------------------------------------
+
+OWN = {"CHANNELS": ["tests.pigeon"], "SECRET_KEYS": ["k" * 43]}
+
+
+def loft(name: str) -> Channel:
+    made = Channel(slug="birds", name="Birds", kind="pigeon", enabled=True)
+    made.configuration = {"loft": name}
+    made.keep_secrets({"ring": "B-42"})
+    made.save()
+    return made
+
+
+@override_settings(JIT_APPROVAL=OWN)
+def test_project_adds_a_kind_of_channel_by_one_file_and_one_setting() -> None:
+    pigeon.flown.clear()
+    row = held(policy(loft("home")))
+    deliver(row)
+    assert [each[:2] for each in pigeon.flown] == [("home", "B-42")]
+
+
+@override_settings(JIT_APPROVAL=OWN)
+def test_what_a_channel_raises_is_written_down_and_tried_again() -> None:
+    row = held(policy(loft("hawks")))
+    deliver(row)
+    found = Notification.objects.get(recipient="*")
+    assert (found.state, found.error) == (
+        State.WAITING,
+        "ValueError: no pigeon came back\\u000aat all",
+    )
+
+
+@override_settings(JIT_APPROVAL=OWN)
+def test_channel_may_ask_to_be_left_alone_for_a_while() -> None:
+    row = held(policy(loft("stormy")))
+    deliver(row)
+    found = Notification.objects.get(recipient="*")
+    assert found.next_attempt_at - found.created_at > timedelta(minutes=9)
+
+
+@pytest.mark.parametrize("path", ["tests.no_such_pigeon", "no_such_project.pigeon"])
+def test_kind_that_does_not_load_is_a_clear_error_and_not_offered(path: str) -> None:
+    with override_settings(JIT_APPROVAL={"CHANNELS": [path]}):
+        kind = path.rpartition(".")[2]
+        with pytest.raises(TransportError, match="does not load"):
+            channels.find(kind)
+
+
+@override_settings(JIT_APPROVAL={"CHANNELS": ["tests.email"]})
+def test_project_does_not_replace_a_kind_of_ours() -> None:
+    assert channels.kinds()["email"] == "jit_approval.notifications.channels.email"
