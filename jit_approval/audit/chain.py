@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from jit_approval.audit.links import canonical, digest
 from jit_approval.models import ApprovalRequest, AuditEvent
 
-
-def canonical(body: Mapping[str, Any]) -> str:
-    """Return `body` as canonical JSON (RFC 8785).
-
-    Only objects, arrays, strings, integers, booleans and null with ASCII keys, for which the standard
-    library's sorted output is the canonical form; floats, whose form differs, are refused.
-    """
-    _refuse_floats(body)
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def _refuse_floats(value: Any) -> None:
-    if isinstance(value, float):
-        raise TypeError("an audit body holds no floats")
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            if not (isinstance(key, str) and key.isascii()):
-                raise TypeError(f"an audit body's keys are ASCII strings, not {key!r}")
-            _refuse_floats(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _refuse_floats(item)
-
-
-def digest(previous_hash: str, body: str) -> str:
-    """Return the hex SHA-256 that chains `body` to the event before it."""
-    return hashlib.sha256(f"{previous_hash}\n{body}".encode()).hexdigest()
+__all__ = ["canonical", "digest", "first_broken", "next_event", "single_event"]
 
 
 def next_event(
