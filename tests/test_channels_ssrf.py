@@ -292,6 +292,12 @@ def floods(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(b"X-%d: %s\r\n" % (number, b"x" * 1000))
 
 
+def goes_on_and_on(handler: BaseHTTPRequestHandler) -> None:
+    """Answers in the end, after more interim answers than anybody wants to read."""
+    handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000)
+    handler.wfile.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+
 def falls_silent(handler: BaseHTTPRequestHandler) -> None:
     time.sleep(3)
 
@@ -316,9 +322,10 @@ def test_resolver_that_takes_its_time_is_left_after_ours(monkeypatch: pytest.Mon
     assert time.monotonic() - began < 1.5
 
 
-def test_answer_without_end_is_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("answer", [floods, goes_on_and_on])
+def test_answer_without_end_is_not_read(answer: receivers.Answers, tmp_path: Path) -> None:
     with receiver(tmp_path) as server, ports(server.port):
-        server.answer = floods
+        server.answer = answer
         with pytest.raises(egress.Unreachable):
             egress.post(server.url, b"{}", HEADERS)
 

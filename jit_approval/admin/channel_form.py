@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _t
 from django.utils.translation import gettext_lazy as _
 
@@ -168,7 +169,11 @@ def _plain(field: Field) -> forms.Field:
     if field.lines > 1:
         widget = forms.Textarea(attrs={"rows": field.lines, "class": "vLargeTextField"})
     return forms.CharField(
-        label=field.label, help_text=field.help_text, required=False, widget=widget, max_length=5000
+        label=capfirst(field.label),
+        help_text=field.help_text,
+        required=False,
+        widget=widget,
+        max_length=5000,
     )
 
 
@@ -180,7 +185,11 @@ def _secret(field: Field, is_stored: bool) -> dict[str, forms.Field]:
     text = f"{field.help_text} {_KEPT}" if is_stored else field.help_text
     made: dict[str, forms.Field] = {
         _name(field): forms.CharField(
-            label=field.label, help_text=text, required=False, widget=widget, max_length=5000
+            label=capfirst(field.label),
+            help_text=text,
+            required=False,
+            widget=widget,
+            max_length=5000,
         )
     }
     if field.generate is not None:

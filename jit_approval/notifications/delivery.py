@@ -58,11 +58,10 @@ def deliver(pk: int) -> int:
 
     What goes wrong with one recipient is written on that row, and the others are still told.
     """
-    close_pointless(_rows().filter(pk=pk))
     row = _waiting().filter(pk=pk).first()
     if row is not None and row.recipient:
         return int(_send(row))
-    if row is not None:
+    if row is not None and not close_pointless(_rows().filter(pk=pk)):
         _fan_out(row)
     mails, others = _recipients_due(pk)
     here = mails if _hand_over(others, alone=not mails) else mails + others
@@ -188,6 +187,7 @@ def _hand_over(pks: list[int], *, alone: bool) -> bool:
 
 def _send(row: Row) -> bool:
     if not _claim(row):
+        close_pointless(_rows().filter(pk=row.pk))
         return False
     try:
         kind, target = routing.target(row.channel, row.address)

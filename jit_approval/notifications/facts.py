@@ -53,7 +53,7 @@ def for_machines(row: ApprovalRequest, facts: Mapping[str, Any]) -> dict[str, An
         "requester": facts["requester"],
         "claimed_reason": facts["reason"],
         "approvals_required": row.required_approvals,
-        "approvals_given": row.approvals_given,
+        "approvals_given": sum(each["code"] == Verdict.APPROVE for each in facts["decisions"]),
         "decisions": [
             {"by": each["by"], "verdict": each["code"], "comment": each["comment"]}
             for each in facts["decisions"]
