@@ -76,14 +76,17 @@ def as_lines(outcome: Trial) -> list[str]:
         if wanted is None or had is None:
             lines.append(f"{slug}: {'deleted' if wanted is None else 'new policy'}")
         lines += [
-            f"{slug}: {each.field}: {_shown(each.before)} -> {_shown(each.after)}"
+            f"{slug}: {each.field}: {_shown(each.field, each.before)}"
+            f" -> {_shown(each.field, each.after)}"
             for each in versions.differences(had, wanted)
         ]
     return lines
 
 
-def _shown(value: Any) -> str:
-    return "-" if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    return json.dumps(value, ensure_ascii=name in versions.EXACT, sort_keys=True)
 
 
 # --- propose -----------------------------------------------------------------------------------------------

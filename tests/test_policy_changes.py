@@ -10,6 +10,7 @@ from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import ValidationError
 
 from jit_approval import policy_changes, services
+from jit_approval.admin import diffs
 from jit_approval.exceptions import ApprovalDenied, ApprovalUnavailable, SelfApprovalForbidden
 from jit_approval.models import (
     ApprovalPolicy,
@@ -260,7 +261,9 @@ def test_durations_are_read_as_they_are_written(text) -> None:
     assert durations.parse(durations.as_text(durations.parse(text))) == durations.parse(text)
 
 
-@pytest.mark.parametrize("text", ["", "15", "m", "15 m", "-5m", "1.5h", "15mm", "\u0661m"])
+@pytest.mark.parametrize(
+    "text", ["", "15", "m", "15 m", "-5m", "1.5h", "15mm", "\u0661m", "999999999d999999999d"]
+)
 def test_what_is_no_duration_is_refused(text) -> None:
     with pytest.raises(ValueError, match="duration"):
         durations.parse(text)
@@ -300,3 +303,11 @@ def test_permission_to_decide_everything_that_comes_or_goes_is_shown_on_open_req
     events = AuditEvent.objects.filter(approval_request=row, kind="deciders_changed")
     assert ["eve" in event.body for event in events] == [True, True, False]
     assert "group late" in events[2].body
+
+
+def test_letters_that_look_like_others_are_shown_for_what_they_are(policy, alice, bob) -> None:
+    row = propose(policy, alice, actions="\u0441ustomers.*", description="Käse")
+    assert r'"\u0441ustomers.*"' in row.payload
+    assert "Käse" in row.payload
+    change = diffs.between({"actions": ["customers.*"]}, {"actions": ["\u0441ustomers.*"]})[0]
+    assert change.after == r"\u0441ustomers.*"

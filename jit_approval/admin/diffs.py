@@ -73,6 +73,13 @@ def label(name: str) -> str:
 
 def _lines(name: str, value: Any) -> list[str]:
     """Return a value of a snapshot as lines of text; none where it says nothing."""
+    lines = _as_lines(name, value)
+    if name not in versions.EXACT:
+        return lines
+    return [line.encode("ascii", "backslashreplace").decode() for line in lines]
+
+
+def _as_lines(name: str, value: Any) -> list[str]:
     if value is None or value == "":
         return []
     if isinstance(value, bool):

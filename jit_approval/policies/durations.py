@@ -30,4 +30,7 @@ def parse(text: str) -> timedelta:
     parts = _PART.findall(text)
     if not parts or "".join(count + unit for count, unit in parts) != text:
         raise ValueError(f"{text!r} is no duration; write 90s, 15m, 1h30m or 7d")
-    return timedelta(microseconds=sum(int(count) * _UNITS[unit] for count, unit in parts))
+    try:
+        return timedelta(microseconds=sum(int(count) * _UNITS[unit] for count, unit in parts))
+    except OverflowError:
+        raise ValueError(f"{text!r} is longer than any duration") from None

@@ -52,6 +52,12 @@ _LINES = ("actions", "fallback")
 _DURATIONS = ("decide_within", "usable_within", "rejection_cooldown")
 
 
+EXACT = frozenset(
+    {"slug", "actions", "condition", "object_permission", "reason_pattern", "fallback"}
+)
+"""Fields that programs read: a letter that only looks like another is shown as an escape."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """One field that two snapshots differ in. None: it was, or will be, no policy at all."""
