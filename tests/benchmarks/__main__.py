@@ -28,7 +28,12 @@ def main() -> int:
                 _print(table)
     if options.json:
         print(json.dumps(tables, indent=2))
-    missed = [row for table in tables for row in table["rows"] if row["reached"] is False]
+    missed = [
+        row
+        for table in tables
+        for row in [*table["rows"], *table.get("timers", ())]
+        if row["reached"] is False
+    ]
     return 1 if missed or not tables else 0
 
 
@@ -39,6 +44,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=100, help="rounds in a run")
     parser.add_argument(
         "--pairs", type=int, default=5000, help="pairs of un-gated and plain calls, all runs"
+    )
+    parser.add_argument(
+        "--timers", action="store_true", help="the clock instead: sweeps, lateness (minutes)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser.parse_args()
@@ -55,7 +63,7 @@ def _warn_if_busy() -> None:
 
 def _measure(database: str, options: argparse.Namespace) -> dict[str, Any] | None:
     """Measure in a process of its own: Django's settings name one database."""
-    numbers = map(str, (options.runs, options.rounds, options.pairs))
+    numbers = map(str, (options.runs, options.rounds, options.pairs, options.timers + 0))
     command = [sys.executable, "-m", "tests.benchmarks.run", database, *numbers]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == NOT_REACHABLE:
@@ -67,6 +75,9 @@ def _measure(database: str, options: argparse.Namespace) -> dict[str, Any] | Non
 
 
 def _print(table: dict[str, Any]) -> None:
+    if "timers" in table:
+        _print_timers(table)
+        return
     print(f"\n{table['database']} (medians in microseconds)")
     heads = (
         "",
@@ -83,6 +94,17 @@ def _print(table: dict[str, Any]) -> None:
     print(_COLUMNS.format(*heads))
     for row in table["rows"]:
         print(_COLUMNS.format(*_cells(row)).rstrip(), flush=True)
+
+
+def _print_timers(table: dict[str, Any]) -> None:
+    print(f"\n{table['database']} (among: calls in the table)")
+    for row in table["timers"]:
+        each = "" if row["each"] is None else f"{row['each']:.2f} ms each"
+        limit = "" if row["limit"] is None else f"<={row['limit']} s"
+        reached = {None: "", True: "reached", False: "MISSED"}[row["reached"]]
+        took = f"{row['seconds'] * 1000:,.1f} ms"
+        line = f"{row['name']:<28} {row['among']:>10,} {took:>14} {each:>14} {limit:>8} {reached}"
+        print(line.rstrip(), flush=True)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

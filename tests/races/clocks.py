@@ -32,16 +32,21 @@ class Hanging(EmailBackend):
         return 0
 
 
+def environment(mail: str = "django.core.mail.backends.dummy.EmailBackend") -> dict[str, str]:
+    """The environment of a process beside this one, on the same database."""
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.races.clock_settings",
+        "JIT_CLOCK_DB": str(connection.settings_dict["NAME"]),
+        "JIT_CLOCK_MAIL": mail,
+    }
+
+
 def start(mail: str = "django.core.mail.backends.dummy.EmailBackend") -> subprocess.Popen[str]:
     """`manage.py approval_clock`, once it has said that it runs."""
     process = subprocess.Popen(
         [sys.executable, "-m", "django", "approval_clock"],
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.races.clock_settings",
-            "JIT_CLOCK_DB": str(connection.settings_dict["NAME"]),
-            "JIT_CLOCK_MAIL": mail,
-        },
+        env=environment(mail),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
