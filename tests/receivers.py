@@ -166,12 +166,26 @@ def certificates(folder: Path, name: str) -> tuple[Path, Path]:
     authority = builder(issuer, authority_key.public_key()).add_extension(
         x509.BasicConstraints(ca=True, path_length=0), critical=True
     )
+    # Python 3.13 insists on these (RFC 5280 §4.2.1).
+    key_id = x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key())
+    uses = dict.fromkeys(
+        (
+            *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+            *("key_agreement", "encipher_only", "decipher_only"),
+        ),
+        False,
+    )
+    usage = x509.KeyUsage(key_cert_sign=True, crl_sign=True, **uses)
+    authority = authority.add_extension(key_id, critical=False).add_extension(usage, critical=True)
     signed_authority = authority.sign(authority_key, hashes.SHA256())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     names = x509.SubjectAlternativeName(
         [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     )
     leaf = builder(subject, key.public_key()).add_extension(names, critical=False)
+    leaf = leaf.add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False
+    )
     signed_leaf = leaf.sign(authority_key, hashes.SHA256())
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

@@ -189,6 +189,9 @@ def test_channel_that_is_in_use_is_not_deleted(admin: Client) -> None:
     under = factories.policy()
     under.channels.add(channel)
     assert admin.post(page(channel, "delete"), {"post": "yes"}).status_code == 403
+    listing = reverse("admin:jit_approval_channel_changelist")
+    several = {"action": "delete_selected", "_selected_action": [str(channel.pk)], "post": "yes"}
+    assert admin.post(listing, several).status_code == 403
     under.channels.clear()
     assert admin.post(page(channel, "delete"), {"post": "yes"}).status_code == 302
 

@@ -167,12 +167,6 @@ class ChannelAdmin(_ModelAdmin):
 
     # --- who may ----------------------------------------------------------------------------------------
 
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        """Leave out deleting several: each is looked at whether it is in use."""
-        found: dict[str, Any] = super().get_actions(request)
-        found.pop("delete_selected", None)
-        return found
-
     def has_delete_permission(self, request: HttpRequest, obj: Channel | None = None) -> bool:
         """Allow it while no policy names the channel, and nobody prefers it."""
         allowed = super().has_delete_permission(request, obj)
