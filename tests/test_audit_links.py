@@ -17,7 +17,11 @@ from jit_approval.audit.spill import Spill
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 KEYS = st.text(st.characters(codec="ascii"))
 LEAVES = st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | TEXT
-VALUES = st.recursive(LEAVES, lambda some: st.lists(some) | st.dictionaries(KEYS, some))
+VALUES = st.recursive(
+    LEAVES,
+    lambda some: st.lists(some, max_size=3) | st.dictionaries(KEYS, some, max_size=3),
+    max_leaves=6,
+)
 
 
 @given(st.dictionaries(KEYS, VALUES))

@@ -1,0 +1,113 @@
+"""What a verification finds, and what it could not check."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+_SHOWN = 20
+
+
+class Kind(StrEnum):
+    """What is wrong."""
+
+    ALTERED = "altered"
+    MISSING = "missing"
+    REORDERED = "reordered"
+    TRUNCATED = "truncated"
+    UNSIGNED = "unsigned"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong. `index` is the event's place in the trail, None where it is about no one event."""
+
+    kind: Kind
+    index: int | None
+    text: str
+
+    def __str__(self) -> str:
+        where = f"event {self.index}: " if self.index is not None else ""
+        return f"{self.kind}: {where}{self.text}"
+
+
+@dataclass
+class Report:
+    """The outcome of a verification."""
+
+    origin: str = ""
+    events: int = 0
+    """Events read."""
+    verified: int = 0
+    """Events, from the first on, that are as a trusted key signed them."""
+    erased: int = 0
+    """Of these, events whose content was erased by an act that is itself in the trail."""
+    checkpoints: int = 0
+    root: str = ""
+    time: int | None = None
+    """When the last verified checkpoint was made, in seconds since 1970."""
+    keys: list[str] = field(default_factory=list)
+    """The keys that were trusted, with those that a trusted key named as its successor."""
+    truncation_checked: bool = False
+    unsealed: int = 0
+    """Events beyond the last checkpoint, which no signature covers."""
+    unfinished: list[str] = field(default_factory=list)
+    """What was being written while it was read, or never finished."""
+    warnings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, kind: Kind, index: int | None, text: str) -> None:
+        """Note something that is wrong. All are counted, the first are kept."""
+        self.counts[kind.value] += 1
+        if len(self.findings) < _SHOWN:
+            self.findings.append(Finding(kind, index, text))
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.counts
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing was left unverified for being unfinished."""
+        return not (self.unsealed or self.unfinished)
+
+    @property
+    def first(self) -> Finding | None:
+        """The first bad event, or what else is wrong where no event can be named."""
+        named = [found for found in self.findings if found.index is not None]
+        return (
+            min(named, key=lambda found: found.index or 0)
+            if named
+            else next(iter(self.findings), None)
+        )
+
+    def status(self) -> int:
+        """Return the exit status: 0 sound, 1 something is wrong, 3 sound as far as it is finished."""
+        if not self.is_sound:
+            return 1
+        return 0 if self.is_complete else 3
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for a program."""
+        return {
+            "status": self.status(),
+            "origin": self.origin,
+            "events": self.events,
+            "verified": self.verified,
+            "erased_by_authority": self.erased,
+            **{kind.value: self.counts[kind.value] for kind in Kind},
+            "unsealed": self.unsealed,
+            "unfinished": self.unfinished,
+            "truncation": "checked" if self.truncation_checked else "not checked",
+            "checkpoints": self.checkpoints,
+            "root": self.root,
+            "time": self.time,
+            "keys": self.keys,
+            "first": str(self.first) if self.first else None,
+            "findings": [str(found) for found in self.findings],
+            "warnings": self.warnings,
+        }
