@@ -596,6 +596,31 @@ def test_gated_changes_that_nobody_could_approve_are_told():
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("value", "finding"),
+    [
+        ({"PERSON_KEY": "nope"}, "E010"),
+        ({"PERSON_KEY": "groups__name"}, "E010"),
+        ({"PERSON_KEY": "pk__more"}, "E010"),
+        ({"PERSON_KEY": ""}, "E010"),
+        ({"NOPE": 1}, "E009"),
+    ],
+)
+def test_settings_by_which_nobody_can_be_found_are_told_instead_of_asked_by(value, finding):
+    outnumbered()
+    gated = {} if finding == "E009" else {"GATE_POLICY_CHANGES": True}
+    assert list(stored(JIT_APPROVAL=value | gated)) == [finding]
+
+
+@pytest.mark.django_db
+@pytest.mark.filterwarnings("ignore:.*naive datetime:RuntimeWarning")
+def test_policies_are_asked_whatever_else_is_wrong_with_the_settings():
+    outnumbered()
+    unsafe = {"METRICS_TOKEN": "short"}
+    assert sorted(stored(USE_TZ=False, JIT_APPROVAL=unsafe)) == ["E008", "E010", "W010"]
+
+
+@pytest.mark.django_db
 def test_policies_are_asked_of_their_own_database_alone():
     outnumbered()
     assert found() == []

@@ -44,6 +44,12 @@ def check_deployment() -> list[CheckMessage]:
     return [Warning(message, hint=hint, id="jit_approval.W002")]
 
 
+def people_can_be_found() -> bool:
+    """Tell whether the settings load, and PERSON_KEY is a path that queries can follow."""
+    config = _load([])
+    return config is not None and not _path_problem(config.PERSON_KEY)
+
+
 def _load(found: list[CheckMessage]) -> conf.Settings | None:
     try:
         return conf.get()

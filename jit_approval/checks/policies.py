@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
 
 from jit_approval import conditions, policies, policy_changes
+from jit_approval.checks import config
 from jit_approval.models import ApprovalPolicy
 from jit_approval.policies import reachability, versions
 
@@ -19,8 +20,8 @@ _MAX_NAMES = 20
 def check(databases: Sequence[str] | None) -> list[CheckMessage]:
     """Return what is wrong with the policies of the database, if it is one of `databases` and has them."""
     alias = policies.database()
-    if alias not in (databases or ()):
-        return []
+    if alias not in (databases or ()) or not config.people_can_be_found():
+        return []  # what is wrong with the settings is an error of its own
     try:
         if not _has_tables(alias):
             return []
@@ -32,8 +33,8 @@ def check(databases: Sequence[str] | None) -> list[CheckMessage]:
             *_changed_past(rows),
             *_changes_of_policies(),
         ]
-    except (DatabaseError, ImproperlyConfigured):
-        # Before or between migrations the columns are not there; what is wrong with the settings is told apart.
+    except DatabaseError:
+        # Before or between migrations the columns are not there.
         return []
 
 
