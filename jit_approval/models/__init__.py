@@ -10,6 +10,7 @@ from jit_approval.models.policy import (
     PolicyUserPermission,
 )
 from jit_approval.models.request import ApprovalRequest
+from jit_approval.models.sealing import Checkpoint, Seal, TreeHead
 from jit_approval.models.trail import AuditEvent, Decision, Notification
 from jit_approval.models.version import PolicyChange, PolicyVersion
 
@@ -18,6 +19,7 @@ __all__ = [
     "ApprovalRequest",
     "AuditEvent",
     "Channel",
+    "Checkpoint",
     "Decision",
     "Delegation",
     "Heartbeat",
@@ -28,4 +30,6 @@ __all__ = [
     "PolicyUserPermission",
     "PolicyVersion",
     "PreferredChannel",
+    "Seal",
+    "TreeHead",
 ]
