@@ -323,6 +323,25 @@ def test_saving_as_new_waits(loose, alice, bob, policy) -> None:
     assert "Nothing has changed yet" in post(client_of(alice), change(policy), data)
 
 
+def test_saving_as_new_what_makes_no_sense_shows_the_form_again(loose, alice, bob, policy) -> None:
+    response = client_of(alice).post(change(policy), form(priority="many", _saveasnew="1"))
+    assert response.status_code == 200
+    assert not proposals()
+
+
+def test_saving_as_new_where_it_is_not_offered_waits_as_a_change(alice, bob, policy) -> None:
+    data = form(name="Other", slug=policy.slug, _saveasnew="1")
+    assert "Nothing has changed yet" in post(client_of(alice), change(policy), data)
+    (held,) = proposals()
+    assert held.policy_change.proposed.keys() == {policy.slug}
+    # Nobody is left to approve it: the form is shown again.
+    bob.delete()
+    data |= {"name": "Another"}
+    response = client_of(alice).post(change(policy), data)
+    assert response.status_code == 200
+    assert "Nobody but you" in text_of(response)
+
+
 def test_editing_in_the_list_waits(loose, alice, bob, policy) -> None:
     data = {
         "form-TOTAL_FORMS": "1",

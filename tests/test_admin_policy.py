@@ -312,6 +312,25 @@ def test_number_of_queries_of_the_list_does_not_grow(editor) -> None:
     assert queries(2) == queries(20) < 30
 
 
+@pytest.mark.parametrize(("priority", "status"), [("5", 302), ("many", 200)])
+def test_asking_for_a_copy_where_none_is_offered_saves_the_policy_itself(
+    editor, priority, status
+) -> None:
+    policy = factories.policy(name="Customer data", slug="customer-data", priority=7)
+    data = form(priority=priority, _saveasnew="1")
+    response = client_of(editor).post(f"{POLICIES}{policy.pk}/change/", data)
+    assert response.status_code == status, text_of(response)
+    found = ApprovalPolicy.objects.values_list("pk", "priority")
+    assert list(found) == [(policy.pk, 5 if status == 302 else 7)]
+
+
+def test_asking_for_a_copy_does_not_change_what_is_archived(editor) -> None:
+    policy = factories.policy(archived=True, enabled=False)
+    url = f"{POLICIES}{policy.pk}/change/"
+    assert client_of(editor).post(url, form(_saveasnew="1")).status_code == 403
+    assert ApprovalPolicy.objects.count() == 1
+
+
 def test_line_ends_of_browsers_are_no_change(editor) -> None:
     fields = {"actions": "a.*\nb.*", "condition": 'action == "a"\n|| action == "b"'}
     policy = factories.policy(slug="customer-data", name="Customer data", **fields)

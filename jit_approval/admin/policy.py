@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 else:
     _ModelAdmin = admin.ModelAdmin
 
+_AS_NEW = "_saveasnew"
 _MAX_NAMES = 30
 _MAX_COUNTED = 1000
 
@@ -91,6 +92,11 @@ class ApprovalPolicyAdmin(policy_list.Columns, _ModelAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> Any:
         """Show or save a policy; the page says when changes wait for approval."""
+        if not self.save_as and _AS_NEW in request.POST:
+            # The framework would make another policy of it all the same.
+            data = request.POST.copy()
+            del data[_AS_NEW]
+            request.POST = data  # type: ignore[assignment]
         return super().changeform_view(request, object_id, form_url, _told(extra_context))
 
     def changelist_view(
