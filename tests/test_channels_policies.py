@@ -132,6 +132,17 @@ def test_those_who_were_asked_hear_that_it_was_handled_and_by_whom() -> None:
     assert "repeat the identical call" not in handled.body
 
 
+def test_who_was_never_reached_does_not_hear_that_it_was_handled() -> None:
+    bob, carol = factories.decider("bob"), factories.decider("carol")
+    row = factories.held(factories.user("erin"))
+    deliver(row)
+    Notification.objects.filter(recipient=str(carol.pk)).update(state=State.FAILED)
+    mail.outbox.clear()
+    services.reject(row, by=bob)
+    deliver(row, Event.DECIDED)
+    assert [message.to[0] for message in mail.outbox] == ["erin@example.test"]
+
+
 def test_who_was_deactivated_since_is_not_told() -> None:
     bob, carol = factories.decider("bob"), factories.decider("carol")
     row = factories.held(factories.user("erin"))
