@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -10,6 +11,8 @@ from django.utils import timezone
 from rest_framework.request import Request
 
 from jit_approval import addresses, conf, policies
+
+_NESTED = re.compile(r"[^\[.]+[\[.]").match
 
 
 def of_call(
@@ -30,7 +33,7 @@ def of_call(
                 "method": "GET" if method == "HEAD" else method,
                 "path": http.path,
                 "query": _query(http.GET),
-                "data": data,
+                "data": _with_nested(data),
                 "ip": addresses.client_address(http.META),
                 "headers": _headers(http.META),
                 "agent": str(http.META.get("HTTP_USER_AGENT", "")),
@@ -68,3 +71,19 @@ def _headers(meta: Mapping[str, Any]) -> dict[str, str]:
         if value is not None:
             found[name.lower()] = str(value)
     return found
+
+
+class _InTheForm:
+    """A nested value that a form spreads over names like `items[0]price`: there, and of no kind to compare."""
+
+
+def _with_nested(data: Any) -> Any:
+    """Return the data, where a form gives nested values with their names in it.
+
+    DRF reads `items[0]price` and `profile.name` as `items` and `profile`: a condition must not take them for absent.
+    """
+    if not isinstance(data, Mapping):
+        return data
+    names = [str(name) for name in data]
+    nested = {re.split(r"[\[.]", name, maxsplit=1)[0] for name in names if _NESTED(name)}
+    return {**{name: _InTheForm() for name in sorted(nested) if name}, **data} if nested else data

@@ -33,7 +33,6 @@ _MAY_CHANGE = "jit_approval.change_approvalpolicy"
 class Trial:
     """What an attempted change would make of the policies: snapshots by slug, only those that differ."""
 
-    base: dict[str, int] = field(default_factory=dict)
     before: dict[str, versions.Snapshot | None] = field(default_factory=dict)
     proposed: dict[str, versions.Snapshot | None] = field(default_factory=dict)
 
@@ -52,20 +51,14 @@ def trial() -> Iterator[Trial]:
     alias = policies.database()
     outcome = Trial()
     with transaction.atomic(using=alias):
-        before, numbers = versions.snapshots(), _versions()
+        before = versions.snapshots()
         yield outcome
         after = versions.snapshots()
         transaction.set_rollback(True, using=alias)
     for slug in sorted(before.keys() | after.keys()):
         if before.get(slug) != after.get(slug):
-            outcome.base[slug] = numbers.get(slug, 0)
             outcome.before[slug] = before.get(slug)
             outcome.proposed[slug] = after.get(slug)
-
-
-def _versions() -> dict[str, int]:
-    rows = ApprovalPolicy.objects.using(policies.database())
-    return dict(rows.values_list("slug", "version"))
 
 
 def as_lines(outcome: Trial) -> list[str]:
@@ -99,19 +92,21 @@ def propose(outcome: Trial, *, by: Any, reason: str = "", ip: str = "") -> Appro
         ApprovalError: as `services.open_request`; ApprovalDenied where a policy denies changes.
     """
     call = _call(outcome, by, reason, ip)
-    found = policies.match(ACTION, call.facts)
+    # What allows everything was not written to let policies be changed alone: it takes no part.
+    asked = [policy for policy in policies.named(ACTION) if policy.effect != Effect.ALLOW]
+    found = policies.choose(asked, call.facts, or_default=True)
     if found.effect == Effect.DENY and found.policy is not None:
         verdicts.record(call, "denied", found.policy)
         raise ApprovalDenied(f"The policy {found.policy.slug} denies changes of policies.")
-    # A wildcard that allows everything was not written to let policies be changed alone.
-    terms = policies.terms(found.policy if found.effect == Effect.REQUIRE else None)
+    verdicts.observe(call, found)
 
     def attach(row: ApprovalRequest, alias: str) -> None:
         PolicyChange.objects.using(alias).create(
-            approval_request=row, base=outcome.base, proposed=outcome.proposed
+            approval_request=row, base=outcome.before, proposed=outcome.proposed
         )
 
     try:
+        terms = policies.terms_of(found)
         return services.open_request(call, terms, troubles=found.troubles, also=attach)
     except IntegrityError:
         return _open_one(call)
@@ -129,7 +124,7 @@ def _call(outcome: Trial, by: Any, reason: str, ip: str) -> Call:
         requester=by,
         persons=(policies.person_of(by),),
         credential="",
-        bound=_bound(outcome.base, outcome.proposed, by),
+        bound=_bound(outcome.before, outcome.proposed, by),
         shown=Shown(
             method="CHANGE",
             path=visible(f"policies: {slugs}"),
@@ -149,6 +144,7 @@ def _call(outcome: Trial, by: Any, reason: str, ip: str) -> Call:
                 "query": {},
                 "data": {"policies": list(outcome.proposed)},
                 "ip": ip,
+                "agent": "",
                 "headers": {},
             },
             "user": facts.of_user(by),
@@ -221,10 +217,9 @@ def _obstacle(row: ApprovalRequest, change: PolicyChange | None) -> str:
     """Return why the change cannot be made as it was approved; "" where it can."""
     if change is None:
         return "There is no change to make."
-    current = _versions()
-    moved = [slug for slug, number in change.base.items() if current.get(slug, 0) != number]
-    if moved:
-        return f"Changed meanwhile: {', '.join(moved)}"
+    others = moved(change)
+    if others:
+        return f"Changed meanwhile: {', '.join(others)}"
     requester = row.requester
     if requester is None or not requester.is_active or not requester.has_perm(_MAY_CHANGE):
         return "Who proposed it may not change policies any more."
@@ -234,9 +229,32 @@ def _obstacle(row: ApprovalRequest, change: PolicyChange | None) -> str:
     return ""
 
 
+def moved(change: PolicyChange) -> list[str]:
+    """Return the policies (slugs) that do not say what they said when the change was proposed.
+
+    All that they say is compared, and no version number: what was changed past its versions has changed too.
+    """
+    rows = ApprovalPolicy.objects.using(policies.database()).filter(slug__in=change.base)
+    current = versions.snapshots_of(rows)
+    return [slug for slug, said in change.base.items() if current.get(slug) != said]
+
+
+def _ensure_unmoved(change: PolicyChange) -> None:
+    """Lock the policies, and look again: of two changes approved at one moment, one is made.
+
+    Raises:
+        IllegalTransition: the other one was.
+    """
+    rows = ApprovalPolicy.objects.using(policies.database()).filter(slug__in=change.base)
+    list(rows.order_by("slug").select_for_update().values_list("pk"))
+    if moved(change):
+        raise IllegalTransition("The policies have changed meanwhile.")
+
+
 def _make(row: ApprovalRequest, change: PolicyChange) -> bool:
     try:
         with versions.authored(row.requester, f"{row.reason} [{row.match_code}]".strip()):
+            _ensure_unmoved(change)
             # Of one priority the older is asked first: made in an order that no database's JSON changes.
             for slug, wanted in sorted(change.proposed.items(), key=_turn):
                 _put(slug, wanted)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import ValidationError
+from django.db import connections
 
 from jit_approval import policy_changes, services
 from jit_approval.admin import diffs
-from jit_approval.exceptions import ApprovalDenied, ApprovalUnavailable, SelfApprovalForbidden
+from jit_approval.exceptions import (
+    ApprovalDenied,
+    ApprovalUnavailable,
+    ReasonRequired,
+    SelfApprovalForbidden,
+)
 from jit_approval.models import (
     ApprovalPolicy,
     ApprovalRequest,
@@ -311,3 +319,74 @@ def test_letters_that_look_like_others_are_shown_for_what_they_are(policy, alice
     assert "Käse" in row.payload
     change = diffs.between({"actions": ["customers.*"]}, {"actions": ["\u0441ustomers.*"]})[0]
     assert change.after == r"\u0441ustomers.*"
+
+
+def test_of_two_changes_approved_at_one_moment_one_is_made(policy, alice, bob) -> None:
+    carol = factories.decider("carol")
+    first = propose(policy, alice, required_approvals=5)
+    second = propose(policy, alice, description="other words")
+    barrier = threading.Barrier(2, timeout=30)
+
+    def approve(row: ApprovalRequest, by: Any) -> None:
+        try:
+            barrier.wait()
+            services.approve(row, by=by)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(approve, first, bob), pool.submit(approve, second, carol)]:
+            done.result()
+    made = [
+        row
+        for row in (factories.fresh(first), factories.fresh(second))
+        if row.outcome == "succeeded"
+    ]
+    assert len(made) == 1
+    policy.refresh_from_db()
+    assert (policy.required_approvals == 5) is (made[0].pk == first.pk)
+    assert (policy.description == "other words") is (made[0].pk == second.pk)
+
+
+def test_policy_changed_past_its_versions_makes_the_approval_void(policy, alice, bob) -> None:
+    row = propose(policy, alice, description="other words")
+    ApprovalPolicy.objects.filter(pk=policy.pk).update(required_approvals=7)
+    services.approve(row, by=bob)
+    policy.refresh_from_db()
+    assert (policy.required_approvals, policy.description) == (7, "")
+    assert factories.fresh(row).status == Status.REVOKED
+
+
+def test_policy_that_allows_leaves_the_next_one_to_say_who_decides_a_change(
+    policy, alice, bob
+) -> None:
+    factories.decider("carol")
+    factories.policy(actions="*", effect="allow", priority=1)
+    strict = factories.policy(actions="jit_approval.policy.change", required_approvals=2)
+    row = propose(policy, alice, required_approvals=1)
+    assert (row.policy_id, row.required_approvals) == (strict.pk, 2)
+
+
+def test_failed_condition_loosens_no_term_of_a_change(policy, alice, bob) -> None:
+    factories.decider("carol")
+    action = "jit_approval.policy.change"
+    factories.policy(
+        actions=action, priority=1, required_approvals=2, condition="request.data.no == 1"
+    )
+    factories.policy(actions=action, priority=2, require_reason=True, reason_pattern="CHG")
+    with pytest.raises(ReasonRequired):
+        propose(policy, alice, required_approvals=1)
+
+
+@pytest.mark.parametrize(
+    "glob", ["transfer.create\u202e", "tr\u0430nsfer.create", "tran\u200bsfer.*"]
+)
+def test_glob_that_reads_as_another_is_refused(policy, glob) -> None:
+    policy.actions = glob
+    with pytest.raises(ValidationError):
+        policy.full_clean()
+
+
+def test_glob_in_another_alphabet_is_right(policy) -> None:
+    policy.actions = "\u043f\u0435\u0440\u0435\u0432\u043e\u0434.*\nk\u00e4ufer.*"
+    policy.full_clean()

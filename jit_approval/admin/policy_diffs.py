@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from jit_approval import policies, policy_changes
 from jit_approval.admin import deadline, diffs
-from jit_approval.models import ApprovalPolicy, ApprovalRequest, PolicyChange, PolicyVersion
+from jit_approval.models import ApprovalRequest, PolicyChange
 
 
 @dataclass(frozen=True)
@@ -29,22 +28,14 @@ def of(row: ApprovalRequest) -> list[PolicyDiff]:
     change = PolicyChange.objects.using(alias).filter(approval_request=row).first()
     if change is None:
         return []
-    found = ApprovalPolicy.objects.using(alias).filter(slug__in=list(change.proposed))
-    current = dict(found.values_list("slug", "version"))
-    is_open = deadline.left(row) is not None
+    moved = policy_changes.moved(change) if deadline.left(row) is not None else []
     return [
         PolicyDiff(
             slug=slug,
-            is_new=not change.base.get(slug),
+            is_new=change.base.get(slug) is None,
             is_deleted=wanted is None,
-            moved=is_open and current.get(slug, 0) != change.base.get(slug, 0),
-            changes=diffs.between(_as_it_was(slug, change.base.get(slug, 0)), wanted),
+            moved=slug in moved,
+            changes=diffs.between(change.base.get(slug), wanted),
         )
         for slug, wanted in sorted(change.proposed.items())
     ]
-
-
-def _as_it_was(slug: str, number: int) -> dict[str, Any] | None:
-    rows = PolicyVersion.objects.using(policies.database()).filter(slug=slug, number=number)
-    newest = rows.order_by("-pk").first()
-    return newest.data if newest is not None else None

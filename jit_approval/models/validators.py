@@ -9,6 +9,7 @@ from fnmatch import translate
 from importlib import import_module
 from math import prod
 from typing import Any
+from unicodedata import name
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
@@ -16,6 +17,7 @@ from django.core.validators import validate_email
 from django.utils.translation import gettext_lazy as _
 
 from jit_approval import conf
+from jit_approval.redaction import visible
 
 _MAX_GLOBS = 100
 _MAX_ADDRESSES = 20
@@ -55,7 +57,23 @@ def validate_globs(value: str) -> None:
                 code="glob",
                 params={"glob": glob},
             )
+        _validate_letters(glob)
         _validate_brackets(glob)
+
+
+def _validate_letters(glob: str) -> None:
+    """Refuse what cannot be seen, and one word in two alphabets: such a glob reads as one that holds calls."""
+    mixed = any(
+        re.search("[A-Za-z]", word)
+        and any(not name(each, "").startswith("LATIN ") for each in word if not each.isascii())
+        for word in re.findall(r"\w+", glob)
+    )
+    if mixed or visible(glob) != glob:
+        raise ValidationError(
+            _("%(glob)s has a character that cannot be seen, or is taken for another."),
+            code="glob",
+            params={"glob": ascii(glob)},
+        )
 
 
 def _validate_brackets(glob: str) -> None:
@@ -77,6 +95,8 @@ def validate_condition(value: str) -> None:
 
     if not value.strip():
         return
+    if visible(value, keep_lines=True) != value.replace("\r\n", "\n"):
+        raise ValidationError(_("It has a character that cannot be seen."), code="condition")
     try:
         conditions.check(value)
     except conditions.ConditionError as error:

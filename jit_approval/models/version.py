@@ -56,7 +56,7 @@ class PolicyChange(models.Model):
     approval_request = models.OneToOneField(
         ApprovalRequest, on_delete=models.PROTECT, related_name="policy_change"
     )
-    # By slug: the version the change was made on, and the snapshot it makes; None removes the policy.
+    # Snapshots by slug: as it was when the change was proposed, and as the change makes it. None: no policy.
     base = models.JSONField(default=dict)
     proposed = models.JSONField(default=dict)
     applied_at = models.DateTimeField(_("applied at"), null=True)

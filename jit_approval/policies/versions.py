@@ -15,7 +15,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 
 from jit_approval import clock, prepared
 from jit_approval.audit import chain
@@ -78,7 +78,12 @@ def snapshot(policy: ApprovalPolicy) -> Snapshot:
 
 def snapshots() -> dict[str, Snapshot]:
     """Return what every policy says now, by slug. Five queries."""
-    return _snapshots(list(ApprovalPolicy.objects.using(database()).order_by("slug")))
+    return snapshots_of(ApprovalPolicy.objects.using(database()))
+
+
+def snapshots_of(policies: QuerySet[ApprovalPolicy]) -> dict[str, Snapshot]:
+    """Return what these policies say now, by slug. Four queries."""
+    return _snapshots(list(policies.order_by("slug")))
 
 
 def _snapshots(policies: list[ApprovalPolicy]) -> dict[str, Snapshot]:
