@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
@@ -64,6 +64,13 @@ class Command(BaseCommand):
         add("--strict", action="store_true", help=_("Refuse what is warned of."))
         add("--as", dest="author", metavar="USERNAME", help=_("apply: who changes them."))
         add("--reason", help=_("apply: why."))
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Return the parser, which takes the file before, between and after the options."""
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        # Else argparse gives up on an optional file at the first option that follows the verb.
+        parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+        return parser
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run; a mistake in the arguments exits with 1, for 2 means that `plan` found a difference."""
