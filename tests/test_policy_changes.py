@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -192,6 +193,66 @@ def test_every_save_that_changes_something_is_a_numbered_version(policy) -> None
             PolicyVersion.objects.get(policy=policy, number=1).data, found.data
         )
     ] == ["priority"]
+
+
+ADDED_LATER = (
+    "severity",
+    "require_reason",
+    "fallback",
+    "rejection_cooldown",
+    "channels",
+    "group_requirements",
+    "users",
+    "groups",
+)
+
+
+def forget(policy: ApprovalPolicy, *names: str) -> None:
+    """Make the newest version one from before there were these fields."""
+    row = PolicyVersion.objects.get(policy=policy, number=policy.version)
+    PolicyVersion.objects.filter(pk=row.pk).update(
+        data={name: value for name, value in row.data.items() if name not in names}
+    )
+
+
+@pytest.mark.parametrize("name", ADDED_LATER)
+def test_field_that_is_newer_than_the_version_said_its_default(policy, name) -> None:
+    forget(policy, name)
+    assert versions.changed_past([policy]) == set()
+    policy.save()
+    assert policy.version == 1
+    policy.priority = 5
+    policy.save()
+    event = AuditEvent.objects.filter(kind="policy_changed").latest("pk")
+    changes = json.loads(event.body)["data"]["changes"]
+    assert [each["field"] for each in changes] == ["priority"]
+
+
+def test_field_that_is_newer_than_the_version_and_says_something_is_a_change(policy, bob) -> None:
+    forget(policy, *ADDED_LATER)
+    ApprovalPolicy.objects.filter(pk=policy.pk).update(severity="critical")
+    policy.refresh_from_db()
+    assert versions.changed_past([policy]) == {policy.pk}
+    policy.save()
+    assert policy.version == 2
+    first, second = (row.data for row in PolicyVersion.objects.order_by("number"))
+    assert versions.differences(first, second) == [
+        versions.Difference("severity", "normal", "critical")
+    ]
+    forget(policy, "users")
+    PolicyUserPermission.objects.bulk_create(
+        [
+            PolicyUserPermission(
+                user=bob, permission=factories.decide_permission(), content_object=policy
+            )
+        ]
+    )
+    assert versions.changed_past([policy]) == {policy.pk}
+
+
+def test_policy_without_any_version_is_changed_past_them(policy) -> None:
+    PolicyVersion.objects.all().delete()
+    assert versions.changed_past([policy]) == {policy.pk}
 
 
 def test_permission_given_or_taken_is_a_version(policy, bob) -> None:

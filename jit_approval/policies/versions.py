@@ -50,6 +50,7 @@ _PLAIN = (
 )
 _LINES = ("actions", "fallback")
 _DURATIONS = ("decide_within", "usable_within", "rejection_cooldown")
+_NOTHING_BESIDE: Snapshot = {"channels": [], "group_requirements": {}, "users": {}, "groups": {}}
 
 
 EXACT = frozenset(
@@ -102,15 +103,21 @@ def _snapshots(policies: list[ApprovalPolicy]) -> dict[str, Snapshot]:
         named.setdefault(key, []).append(slug)
     return {
         policy.slug: {
-            **{name: getattr(policy, name) for name in _PLAIN},
-            **{name: _lines(getattr(policy, name)) for name in _LINES},
-            **{name: durations.as_text(getattr(policy, name)) for name in _DURATIONS},
+            **_own_fields(policy),
             "channels": sorted(named.get(policy.pk, [])),
             "group_requirements": dict(sorted(required.get(policy.pk, {}).items())),
             "users": users.get(policy.pk, {}),
             "groups": groups.get(policy.pk, {}),
         }
         for policy in policies
+    }
+
+
+def _own_fields(policy: ApprovalPolicy) -> Snapshot:
+    return {
+        **{name: getattr(policy, name) for name in _PLAIN},
+        **{name: _lines(getattr(policy, name)) for name in _LINES},
+        **{name: durations.as_text(getattr(policy, name)) for name in _DURATIONS},
     }
 
 
@@ -133,14 +140,22 @@ def _lines(text: str) -> list[str]:
 def differences(
     before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
 ) -> list[Difference]:
-    """Return the fields that differ, in the order a policy is written down in."""
-    before, after = before or {}, after or {}
-    names = dict.fromkeys([*after, *before])
+    """Return the fields that differ, in the order a policy is written down in.
+
+    What a snapshot says nothing of, for it is older than the field, is the field's default.
+    """
+    names = dict.fromkeys([*(after or {}), *(before or {})])
+    first, then = _complete(before), _complete(after)
     return [
-        Difference(name, before.get(name), after.get(name))
+        Difference(name, first.get(name), then.get(name))
         for name in names
-        if before.get(name) != after.get(name)
+        if first.get(name) != then.get(name)
     ]
+
+
+def _complete(said: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the snapshot with the defaults of what it says nothing of; of no policy, nothing."""
+    return {**_own_fields(ApprovalPolicy()), **_NOTHING_BESIDE, **said} if said else {}
 
 
 # --- put back ----------------------------------------------------------------------------------------------
@@ -312,7 +327,7 @@ def _record(policy_id: Any, author: _Author) -> None:
         if policy is None:
             return
         now, newest = snapshot(policy), _newest(policy)
-        if newest is not None and newest.data == now:
+        if newest is not None and not differences(newest.data, now):
             return
         number = (newest.number if newest else policy.version) + 1
         at = clock.now(alias)
@@ -345,7 +360,7 @@ def changed_past(policies: Iterable[ApprovalPolicy]) -> set[Any]:
     )
     recorded = dict(newest.values_list("policy_id", "data"))
     now = _snapshots(rows)
-    return {row.pk for row in rows if recorded.get(row.pk) != now[row.slug]}
+    return {row.pk for row in rows if differences(recorded.get(row.pk), now[row.slug])}
 
 
 def deleted(policy: ApprovalPolicy) -> None:
