@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 from django.contrib import admin
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
 from django.core.checks import run_checks
 from django.db import connection, connections, transaction
 from django.test import override_settings
 from django.urls import include, path, re_path
+from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from guardian.admin import GuardedModelAdmin
@@ -30,7 +33,7 @@ from rest_framework.views import APIView
 from jit_approval.admin import ApprovalPolicyAdmin
 from jit_approval.conditions import library
 from jit_approval.middleware import GateBeforeTransaction
-from jit_approval.models import ApprovalPolicy, PolicyUserPermission
+from jit_approval.models import ApprovalPolicy, Delegation, PolicyUserPermission
 from jit_approval.permissions import RequiresApproval, RequiresApprovalByPolicy
 from tests import factories
 from tests.testapp.models import Customer
@@ -587,12 +590,75 @@ def test_policy_changed_past_its_versions_is_named():
     assert stored() == {}
 
 
+GATED = {"JIT_APPROVAL": {"GATE_POLICY_CHANGES": True}}
+
+
+def editor(name: str, make: Any = factories.user, **extra: Any) -> Any:
+    made = make(name, **extra)
+    made.user_permissions.add(Permission.objects.get(codename="change_approvalpolicy"))
+    return made
+
+
 @pytest.mark.django_db
 def test_gated_changes_that_nobody_could_approve_are_told():
-    gated = {"JIT_APPROVAL": {"GATE_POLICY_CHANGES": True}}
-    assert list(stored(**gated)) == ["W014"]
-    factories.user(is_superuser=True)
-    assert stored(**gated) == {}
+    assert list(stored(**GATED)) == ["W014"]
+    editor("nora")
+    assert list(stored(**GATED)) == ["W014"]
+    factories.decider("dora")
+    assert stored(**GATED) == {}
+
+
+@pytest.mark.django_db
+def test_gated_changes_that_nobody_but_the_editor_could_approve_are_told():
+    root = factories.user("root", is_superuser=True)
+    messages = stored(**GATED)
+    assert list(messages) == ["W016"]
+    assert messages["W016"].endswith(" by: root.")
+    assert stored() == {}
+    # What others change, root approves; what root changes, nobody.
+    editor("nora")
+    assert stored(**GATED) == messages
+    factories.user("gone", is_superuser=True, is_active=False)
+    assert stored(**GATED) == messages
+    dora = editor("dora", factories.decider)
+    assert stored(**GATED) == {}
+    # The stand-in of who made a change does not approve it.
+    now = timezone.now()
+    Delegation.objects.create(
+        delegator=root,
+        stand_in=dora,
+        starts_at=now,
+        ends_at=now + timedelta(hours=1),
+        reason="leave",
+    )
+    assert stored(**GATED)["W016"].endswith(" by: root.")
+
+
+@pytest.mark.django_db
+def test_gated_changes_are_looked_at_under_the_policy_that_names_them():
+    factories.user("root", is_superuser=True)
+    factories.decider("dora")
+    assert stored(**GATED) == {}
+    changes = "jit_approval.policy.change"
+    factories.policy(actions=changes, effect="allow", priority=1)
+    factories.policy(actions=changes, condition="true", required_approvals=9, priority=2)
+    factories.policy(actions=changes, effect="observe", required_approvals=9, priority=3)
+    assert set(stored(**GATED)) == {"W010"}
+    factories.policy(actions=changes, required_approvals=2, priority=4)
+    assert set(stored(**GATED)) == {"W010", "W016"}
+    factories.policy(actions=changes, effect="deny", priority=3)
+    assert set(stored(**GATED)) == {"W010"}
+
+
+@pytest.mark.django_db
+def test_two_accounts_of_one_person_do_not_approve_each_others_changes():
+    group = Group.objects.create(name="editors")
+    group.permissions.add(Permission.objects.get(codename="change_approvalpolicy"))
+    for name in ("ann", "ann-admin"):
+        factories.decider(name, last_name="Lee").groups.add(group)
+    of_one = {"JIT_APPROVAL": {"GATE_POLICY_CHANGES": True, "PERSON_KEY": "last_name"}}
+    assert stored(**GATED) == {}
+    assert stored(**of_one)["W016"].endswith(" by: ann, ann-admin.")
 
 
 @pytest.mark.django_db
@@ -646,11 +712,10 @@ def test_page_of_the_admin_that_gets_around_the_gate_is_an_answer():
         inlines = (Inline,)
 
     site = admin.AdminSite(name="another")
-    gated = {"JIT_APPROVAL": {"GATE_POLICY_CHANGES": True}}
-    assert found(**gated) == []
+    assert found(**GATED) == []
     site.register(ApprovalPolicy, Guarded)
-    assert found(**gated) == ["W015"]
+    assert found(**GATED) == ["W015"]
     site.unregister(ApprovalPolicy)
     site.register(get_user_model(), Users)
-    assert found(**gated) == ["W015"]
+    assert found(**GATED) == ["W015"]
     assert found() == []

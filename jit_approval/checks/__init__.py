@@ -24,6 +24,7 @@
 | jit_approval.W013 | policies that do not say what their newest version says |
 | jit_approval.W014 | changes of policies are gated, and nobody could approve one |
 | jit_approval.W015 | changes of policies are gated, and a page of the admin gets around it |
+| jit_approval.W016 | changes of policies are gated, and those by some people nobody else could approve |
 | jit_approval.W020 | nothing sweeps: deadlines are not recorded, lost messages not sent |
 | jit_approval.W021 | deadlines that were not recorded |
 | jit_approval.W022 | messages that are not delivered |
@@ -31,9 +32,10 @@
 | jit_approval.W024 | runs of which nobody knows how they ended |
 | jit_approval.W025 | tasks that nobody takes out of django-q2's queue |
 
-W010 to W014 query the database: they run with `migrate` and `check --database default`, as Django's own do. W020 to
-W025 query it too, with `check --deploy` alone, and have a tag of their own, `jit_approval_health`: they are about
-this moment. The others query nothing. What they look at is imported when they run, not when they are registered.
+W010 to W014 and W016 query the database: they run with `migrate` and `check --database default`, as Django's own
+do. W020 to W025 query it too, with `check --deploy` alone, and have a tag of their own, `jit_approval_health`: they
+are about this moment. The others query nothing. What they look at is imported when they run, not when they are
+registered.
 """
 
 from __future__ import annotations

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.core.checks import CheckMessage, Warning
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
+from django.db.models import Q
 
 from jit_approval import conditions, policies, policy_changes
+from jit_approval.calls import Terms
 from jit_approval.checks import config
 from jit_approval.models import ApprovalPolicy
 from jit_approval.policies import reachability, versions
+from jit_approval.redaction import visible
+from jit_approval.states import Effect
 
 _MAX_NAMES = 20
+# Each costs a query; where more may change policies, the first tell enough.
+_MAX_EDITORS = 100
 
 
 def check(databases: Sequence[str] | None) -> list[CheckMessage]:
@@ -90,15 +98,46 @@ def _changes_of_policies() -> Iterator[CheckMessage]:
     """Whoever turned the gate on should be able to turn anything else, too."""
     if not _is_gated():
         return
-    named = [row for row in policies.named(policy_changes.ACTION) if row.effect == "require"]
-    plain = next((row for row in named if not row.condition.strip()), None)
-    if not policies.quorum_is_reachable(policies.terms(plain)):
+    plain = _rule_for_changes()
+    if plain is not None and plain.effect == Effect.DENY:
+        return  # meant so
+    terms = policies.terms(plain)
+    if not policies.quorum_is_reachable(terms):
         yield Warning(
             "Changes of policies wait for approval, and nobody could approve one.",
             hint=f"Give people the permission to decide {policy_changes.ACTION}, or the policy that names "
             "it deciders: until then no policy can be changed in the admin.",
             id="jit_approval.W014",
         )
+    elif alone := [user for user in _editors() if not _others_could_approve(terms, user)]:
+        yield Warning(
+            "Changes of policies wait for approval, and nobody else could approve those by: "
+            f"{_listed(visible(str(user.get_username())) for user in alone)}.",
+            hint="Nobody approves their own change, nor does their stand-in. Name further people who may "
+            f"decide {policy_changes.ACTION}: until then what these people change is refused.",
+            id="jit_approval.W016",
+        )
+
+
+def _rule_for_changes() -> ApprovalPolicy | None:
+    """Return what a change falls under that no condition is about; None: the terms of the settings."""
+    left_out = (Effect.ALLOW, Effect.OBSERVE)
+    named = (row for row in policies.named(policy_changes.ACTION) if row.effect not in left_out)
+    return next((row for row in named if not row.condition.strip()), None)
+
+
+def _editors() -> Iterable[Any]:
+    """Return the users who may change policies, the oldest accounts first."""
+    held = Q(content_type__app_label="jit_approval", codename="change_approvalpolicy")
+    allowed = Permission.objects.using(policies.database()).filter(held)
+    users = get_user_model()._base_manager.using(policies.database())
+    able = Q(user_permissions__in=allowed) | Q(groups__permissions__in=allowed)
+    keys = users.filter(Q(is_superuser=True) | able).values("pk")
+    return users.filter(pk__in=keys, is_active=True).order_by("pk")[:_MAX_EDITORS]
+
+
+def _others_could_approve(terms: Terms, user: Any) -> bool:
+    return policies.quorum_is_reachable(terms, [policies.person_of(user)])
 
 
 def check_admin() -> list[CheckMessage]:
@@ -152,6 +191,10 @@ def _is_gated() -> bool:
 
 
 def _named(rows: Sequence[ApprovalPolicy]) -> str:
-    names = sorted(row.slug for row in rows)
+    return _listed(row.slug for row in rows)
+
+
+def _listed(found: Iterable[str]) -> str:
+    names = sorted(found)
     more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
     return ", ".join(names[:_MAX_NAMES]) + more
