@@ -94,6 +94,9 @@ class Settings:
     SECRET_KEYS: tuple[str, ...] = field(default=(), repr=False)
     # What Prometheus sends as a bearer token to read `metrics.view`; without one, a permission is needed.
     METRICS_TOKEN: str = field(default="", repr=False)
+    # The file with the key that signs the audit trail, and the directory it is exported to as it is sealed.
+    AUDIT_KEY_FILE: str = ""
+    AUDIT_EXPORT_DIR: str = ""
     # A run that has recorded no end for this long is `unknown`.
     RUN_LIMIT: timedelta = timedelta(minutes=15)
 

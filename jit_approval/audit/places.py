@@ -1,0 +1,143 @@
+"""The sealed trail in the database: places, hashes of subtrees, and what waits for a place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+
+from django.db import router
+from django.db.models import QuerySet
+
+from jit_approval import clock
+from jit_approval.audit import merkle
+from jit_approval.audit.records import Record
+from jit_approval.models import AuditEvent, Seal, TreeHead
+
+LATE = timedelta(minutes=5)
+"""An event that waits for longer is worth a warning: nobody seals."""
+
+_HASH = merkle.HASH_BYTES
+_CHUNK = 1000
+# Nobody writes an event in a transaction that lasts longer. `settled` stays this far behind.
+_LONGEST_TRANSACTION = timedelta(hours=1)
+
+
+class Damaged(Exception):
+    """The sealed trail is not whole: a row is missing, or is not what it was."""
+
+
+def database() -> str:
+    """Return the alias of the database that the trail is written to."""
+    return router.db_for_write(AuditEvent)
+
+
+class Nodes:
+    """Hashes of complete subtrees, by level and position, from the rows of the leaves that completed them."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._known: dict[int, bytes] = {}
+
+    def load(self, ranges: Iterable[tuple[int, int]]) -> Nodes:
+        """Read, in one query, what the hashes over these stretches of leaves need."""
+        wanted = {
+            _completing(level, position)
+            for begin, end in ranges
+            for level, position in merkle.subtrees(begin, end)
+        }
+        rows = Seal.objects.using(self._alias).filter(pk__in=wanted - self._known.keys())
+        self._known |= {row.index: bytes(row.nodes) for row in rows}
+        return self
+
+    def __call__(self, level: int, position: int) -> bytes:
+        """Return the hash of a complete subtree.
+
+        Raises:
+            Damaged: its row is not there, or holds less.
+        """
+        index = _completing(level, position)
+        if index not in self._known:
+            self.load([(position << level, (position + 1) << level)])
+        found = self._known.get(index, b"")[level * _HASH : (level + 1) * _HASH]
+        if len(found) != _HASH:
+            raise Damaged(f"The seal of event {index} is missing, or was cut short.")
+        return found
+
+
+def _completing(level: int, position: int) -> int:
+    """Return the leaf with which a subtree was complete."""
+    return ((position + 1) << level) - 1
+
+
+def frontier(alias: str, size: int) -> merkle.Frontier:
+    """Return the tree of the first `size` events, ready to grow on."""
+    return merkle.frontier(size, Nodes(alias).load([(0, size)]))
+
+
+def inclusion_proof(alias: str, index: int, size: int) -> list[bytes]:
+    """Return the proof that event `index` is in the tree of the first `size` (one query)."""
+    nodes = Nodes(alias).load(merkle.inclusion_ranges(index, size))
+    return merkle.inclusion_proof(index, size, nodes)
+
+
+def sealed(alias: str, begin: int, end: int) -> Iterator[Seal]:
+    """Return the places from `begin` to before `end`, with their events, in little memory.
+
+    Raises:
+        Damaged: one of them is not there.
+    """
+    for first in range(begin, end, _CHUNK):
+        last = min(first + _CHUNK, end)
+        rows = Seal.objects.using(alias).filter(pk__gte=first, pk__lt=last)
+        expected = first
+        for row in rows.select_related("event").order_by("pk"):
+            if row.index != expected:
+                break
+            yield row
+            expected += 1
+        if expected != last:
+            raise Damaged(f"The seal of event {expected} is missing.")
+
+
+def record(seal: Seal) -> Record:
+    """Return an event as an export has it."""
+    event = seal.event
+    return Record(seal.index, event.hash, event.previous_hash, event.body)
+
+
+def head(alias: str) -> TreeHead:
+    """Return how far the trail is sealed."""
+    rows = TreeHead.objects.using(alias)
+    found = rows.first()
+    if found is None:
+        # Another may be first: either makes the same.
+        rows.bulk_create([TreeHead()], ignore_conflicts=True)
+        found = rows.get()
+    return found
+
+
+def waiting(alias: str, after: int = 0) -> QuerySet[AuditEvent]:
+    """Return the events without a place, oldest first. None of them has a key up to `after`."""
+    return (
+        AuditEvent.objects.using(alias).filter(pk__gt=after, seal=None).order_by("pk").defer("body")
+    )
+
+
+def late(alias: str) -> int:
+    """Return how many events have waited for a place for too long."""
+    settled = TreeHead.objects.using(alias).values_list("settled", flat=True).first() or 0
+    return waiting(alias, settled).filter(at__lt=clock.now(alias) - LATE).count()
+
+
+def settle(alias: str, found: TreeHead, newest: int, now: datetime) -> None:
+    """Remember up to which key there is nothing left to seal, so that it is not looked through again.
+
+    All up to `newest` that was committed at `now` is sealed. Who was writing then, and had taken a lower key, has
+    ended an hour later; what they wrote was sealed meanwhile, and nobody takes a lower key any more.
+    """
+    if found.candidate_at is not None and now - found.candidate_at < _LONGEST_TRANSACTION:
+        return
+    settled = found.settled if found.candidate_at is None else found.candidate
+    TreeHead.objects.using(alias).filter(pk=found.pk, candidate_at=found.candidate_at).update(
+        settled=settled, candidate=newest, candidate_at=now
+    )

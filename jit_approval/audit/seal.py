@@ -1,0 +1,267 @@
+"""The sealer: gives new events their places in the tree, and signs how far it is.
+
+Any number may try. One at a time holds a lease, which saves work and nothing else: the head moves on by a conditional
+UPDATE on its size, each event has one place, each statement one number, and what is signed was committed before.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from django.db import IntegrityError, transaction
+from django.db.models import Max, Q
+
+from jit_approval import clock, conf
+from jit_approval.audit import checkpoints, export, keys, merkle, notes, places
+from jit_approval.audit.notes import Signer
+from jit_approval.models import AuditEvent, Checkpoint, Seal, TreeHead
+
+MOST = 1000
+"""Events between two checkpoints, at most."""
+EVERY = timedelta(minutes=1)
+"""From one checkpoint to the next while there are events, at least."""
+IDLE = timedelta(hours=1)
+"""From one checkpoint to the next where there are none."""
+
+_LEASE = timedelta(minutes=1)
+
+
+class SealRefused(Exception):
+    """Nothing is sealed, for what is there is not what was signed. Somebody must look. Calls go on."""
+
+
+class _Overtaken(Exception):
+    """Another sealer was faster."""
+
+
+def is_configured() -> bool:
+    """Tell whether somebody wants the trail sealed: there is a key, good or bad."""
+    return bool(conf.get().AUDIT_KEY_FILE or os.environ.get(keys.ENVIRONMENT))
+
+
+def seal(*, at_once: bool = False) -> dict[str, int]:
+    """Seal and sign what is due, and export it; return how many events and statements.
+
+    It does nothing where no key is configured, or another process is at it. `at_once`: all there is, due or not.
+
+    Raises:
+        KeyUnavailable: the key cannot be used.
+        SealRefused: what is there is not what was signed, or what was exported.
+        ExportFailed: all is sealed and signed, but could not be exported; the next time tries again.
+    """
+    counts = {"sealed": 0, "signed": 0, "exported": 0}
+    if not is_configured():
+        return counts
+    signer = keys.load(conf.get().AUDIT_KEY_FILE)
+    alias = places.database()
+    with _leased(alias) as is_mine:
+        if not is_mine:
+            return counts
+        target = _target(alias)
+        try:
+            _Sealer(alias, signer, counts).run(at_once)
+        except _Overtaken:
+            return counts
+        except places.Damaged as error:
+            raise SealRefused(str(error)) from None
+        if target is not None:
+            counts["exported"] = _exported(target)
+    return counts
+
+
+def rotate(new: Signer) -> None:
+    """State that `new` signs from here on. The key in use until now must still be the one configured.
+
+    Raises:
+        KeyUnavailable, SealRefused: as for `seal`.
+        KeyFormatError: the new key has the name of another trail.
+    """
+    signer = keys.load(conf.get().AUDIT_KEY_FILE)
+    if new.name != signer.name or new.verifier == signer.verifier:
+        raise notes.KeyFormatError("the new key has the same name, and is another")
+    alias = places.database()
+    seal(at_once=True)
+    try:
+        _Sealer(alias, signer, {"sealed": 0, "signed": 0}).succeed(new)
+    except _Overtaken:
+        raise SealRefused("Another sealer was at it. Try again.") from None
+
+
+def _target(alias: str) -> export.Exporter | None:
+    """Return where to export to, after a look at what is there: it may know more than the database."""
+    folder = conf.get().AUDIT_EXPORT_DIR
+    if not folder:
+        return None
+    target = export.Exporter(Path(folder), alias)
+    try:
+        target.look()
+    except export.ExportConflict as error:
+        raise SealRefused(str(error)) from None
+    return target
+
+
+def _exported(target: export.Exporter) -> int:
+    try:
+        return target.run()
+    except export.ExportConflict as error:
+        raise SealRefused(str(error)) from None
+
+
+@contextmanager
+def _leased(alias: str) -> Iterator[bool]:
+    me = secrets.token_hex(16)
+    places.head(alias)
+    rows = TreeHead.objects.using(alias)
+    now = clock.now(alias)
+    free = Q(leased_until=None) | Q(leased_until__lt=now)
+    is_mine = bool(rows.filter(free).update(leased_by=me, leased_until=now + _LEASE))
+    try:
+        yield is_mine
+    finally:
+        if is_mine:
+            rows.filter(leased_by=me).update(leased_until=None)
+
+
+class _Sealer:
+    """One run: from the last statement, which must be of this key, to the end of what is due."""
+
+    def __init__(self, alias: str, signer: Signer, counts: dict[str, int]) -> None:
+        self._alias, self._signer, self._counts = alias, signer, counts
+        self._head = places.head(alias)
+        self._last = Checkpoint.objects.using(alias).order_by("-number").first()
+        self._after: bytes | None = None
+        self._tree = merkle.Frontier()
+        self._resume()
+
+    def run(self, at_once: bool) -> None:
+        """Seal and sign until there is nothing that is due."""
+        if self._last is None or self._tree.size > self._last.size:
+            self._sign()  # the first statement, or one whose signer died
+        while True:
+            now = clock.now(self._alias)
+            newest = AuditEvent.objects.using(self._alias).aggregate(newest=Max("pk"))["newest"]
+            events = list(places.waiting(self._alias, self._head.settled)[:MOST])
+            if not self._is_due(len(events), now, at_once):
+                break
+            if events:
+                self._advance(events)
+            self._sign()
+            if len(events) < MOST:
+                places.settle(self._alias, self._head, newest or 0, now)
+                break
+
+    def succeed(self, new: Signer) -> None:
+        """State that `new` signs from here on."""
+        now = clock.now(self._alias)
+        time = int(now.timestamp())
+        statement = checkpoints.Rotation(self._signer.name, new.verifier, time, self._after)
+        self._state(statement, Checkpoint.Kind.ROTATION, now, self._signer, new)
+
+    def _resume(self) -> None:
+        """Take up the tree where it was signed, and go on to where it was committed."""
+        size = 0
+        if self._last is not None:
+            signed = self._last_checkpoint()
+            size = signed.size
+            self._tree = places.frontier(self._alias, size)
+            if self._tree.root() != signed.root:
+                raise SealRefused(
+                    "The sealed events in the database are not those that were signed."
+                )
+        if self._head.size < size:
+            raise SealRefused(
+                f"The database has {self._head.size} sealed events, and {size} were signed. Was it restored?"
+            )
+        for row in places.sealed(self._alias, size, self._head.size):
+            self._tree.append(merkle.leaf_hash(bytes.fromhex(row.event.hash)))
+
+    def _last_checkpoint(self) -> checkpoints.Checkpoint:
+        """Return the last checkpoint, which this key, or the rotation to it, vouches for.
+
+        Raises:
+            SealRefused: it does not.
+        """
+        row: Checkpoint | None = self._last
+        vouched: bytes | None = None
+        while row is not None:
+            try:
+                if vouched is None:
+                    statement, _ = checkpoints.opened(row.note, [self._signer.verifier])
+                else:
+                    statement = checkpoints.parse(notes.split(row.note)[0])
+            except notes.NoteError as error:
+                raise SealRefused(
+                    f"The last statement in the database is not of the key in use: {error}."
+                ) from None
+            text = checkpoints.digest(statement.text())
+            self._after = self._after or text
+            if vouched not in (None, text):
+                break
+            if isinstance(statement, checkpoints.Checkpoint):
+                return statement
+            if vouched is None and statement.key != self._signer.verifier:
+                raise SealRefused(f"The key in use has named its successor, {statement.key}.")
+            vouched = statement.after
+            row = Checkpoint.objects.using(self._alias).filter(number=row.number - 1).first()
+        raise SealRefused("The statements in the database do not follow one another.")
+
+    def _is_due(self, count: int, now: datetime, at_once: bool) -> bool:
+        if count >= MOST or (count and at_once):
+            return True
+        assert self._last is not None  # noqa: S101 - signed before anything else
+        # A clock that was set back must not keep the trail unsigned until it is there again.
+        passed = abs(now - self._last.at)
+        return passed >= (EVERY if count else IDLE)
+
+    def _advance(self, events: Sequence[AuditEvent]) -> None:
+        """Give the events their places, committed before anything is signed."""
+        begin, seals = self._tree.size, []
+        for event in events:
+            index = self._tree.size
+            completed = self._tree.append(merkle.leaf_hash(bytes.fromhex(event.hash)))
+            seals.append(Seal(index=index, event_id=event.pk, nodes=b"".join(completed)))
+        try:
+            with transaction.atomic(using=self._alias, durable=True):
+                now = clock.now(self._alias)
+                heads = TreeHead.objects.using(self._alias).filter(pk=self._head.pk, size=begin)
+                if not heads.update(size=self._tree.size, leased_until=now + _LEASE):
+                    raise _Overtaken
+                Seal.objects.using(self._alias).bulk_create(seals)
+        except IntegrityError:
+            raise _Overtaken from None
+        self._counts["sealed"] += len(seals)
+
+    def _sign(self) -> None:
+        now = clock.now(self._alias)
+        statement = checkpoints.Checkpoint(
+            self._signer.name,
+            self._tree.size,
+            self._tree.root(),
+            int(now.timestamp()),
+            self._after,
+        )
+        self._state(statement, Checkpoint.Kind.CHECKPOINT, now, self._signer)
+
+    def _state(
+        self, statement: checkpoints.Statement, kind: Checkpoint.Kind, now: datetime, *by: Signer
+    ) -> None:
+        """Write a statement as the next one: if another was faster, this one is never seen."""
+        row = Checkpoint(
+            number=self._last.number + 1 if self._last else 0,
+            kind=kind,
+            size=self._tree.size,
+            at=now,
+            note=checkpoints.sign(statement, *by),
+        )
+        try:
+            with transaction.atomic(using=self._alias, durable=True):
+                row.save(using=self._alias, force_insert=True)
+        except IntegrityError:
+            raise _Overtaken from None
+        self._last, self._after = row, checkpoints.digest(statement.text())
+        self._counts["signed"] += 1
