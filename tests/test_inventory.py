@@ -31,6 +31,8 @@ from rest_framework.routers import DefaultRouter
 from rest_framework.views import APIView
 
 from jit_approval import inventory
+from jit_approval.inventory.as_json import as_json
+from jit_approval.inventory.as_text import as_text
 from jit_approval.models import PolicyGroupRequirement
 from jit_approval.permissions import RequiresApproval, RequiresApprovalByPolicy
 from tests import bindapp, factories
@@ -338,6 +340,20 @@ def test_deciders_suffice_when_enough_persons_may_approve():
     assert only(gated).deciders == "too_few"
     factories.decider()
     assert only(gated).deciders == "enough"
+
+
+@pytest.mark.parametrize(
+    ("required", "said"), [(1, "requires 3 approvals"), (5, "requires 5 approvals")]
+)
+def test_approvals_are_counted_with_the_groups_that_must_be_represented(required, said):
+    policy = factories.policy(required_approvals=required)
+    for name, count in (("security", 2), ("finance", 1)):
+        group = Group.objects.create(name=name)
+        PolicyGroupRequirement.objects.create(policy=policy, group=group, count=count)
+    found = taken(path("x/", Plain.as_view()))
+    assert said in " ".join(" ".join(as_text(found)).split())
+    (line,) = as_json(found)["routes"][0]["methods"]
+    assert [one["required_approvals"] for one in line["policies"]] == [max(required, 3)]
 
 
 def test_deciders_suffice_when_groups_can_be_represented():

@@ -28,6 +28,7 @@ class Applied:
     slug: str
     effect: str
     condition: str
+    # In all: the groups that must be represented may take more than the policy's own number.
     required_approvals: int
     deciders: Deciders
 
@@ -88,11 +89,12 @@ class Rules:
 
     def _applied(self, policy: ApprovalPolicy) -> Applied:
         asked = policy.effect == Effect.REQUIRE
+        terms = policies.terms(policy)
         return Applied(
             policy.slug,
             str(policy.effect),
             policy.condition.strip(),
-            policies.terms(policy).required_approvals,
+            max(terms.required_approvals, sum(count for *_, count in terms.group_requirements)),
             self._deciders_of(policy) if asked else Deciders.NOT_ASKED,
         )
 
