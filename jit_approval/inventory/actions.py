@@ -1,4 +1,4 @@
-"""Every action label that a route of the URLconf has, for whoever has to name one."""
+"""Every action label that may be held, for whoever has to name one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from jit_approval import routes
+from jit_approval import policy_changes, routes
 from jit_approval.inventory.gates import Gate, Status, guarded
 
 
@@ -26,8 +26,8 @@ class Known:
 
 
 def known() -> dict[str, Known]:
-    """Return every action of ROOT_URLCONF by its label, in order."""
-    found: dict[str, Known] = {}
+    """Return every action of ROOT_URLCONF by its label, in order, and that of changes of policies."""
+    found = {policy_changes.ACTION: _change_of_policies()}
     for route in routes.all_routes():
         for one in guarded(route):
             if not one.action:
@@ -39,6 +39,13 @@ def known() -> dict[str, Known]:
                 had.is_open and one.status in (Status.UNGATED, Status.READS),
             )
     return dict(sorted(found.items()))
+
+
+def _change_of_policies() -> Known:
+    """Return the action that has no route: pages of the admin and a command take its place."""
+    is_open = not policy_changes.is_gated()
+    gate = Gate.NONE if is_open else Gate.ALWAYS
+    return Known((policy_changes.METHOD,), frozenset({gate}), is_open)
 
 
 def similar(action: str, labels: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
@@ -28,8 +29,10 @@ def kind_of(endpoint: Endpoint) -> Kind:
     route = as_route(endpoint)
     if route is not None:
         return Kind.OWN if f"{route.view.__module__}.".startswith(_PACKAGE) else Kind.DRF
-    of_site = isinstance(_owner(endpoint.callback), AdminSite | ModelAdmin)
-    return Kind.ADMIN if of_site else Kind.DJANGO
+    if isinstance(_owner(endpoint.callback), AdminSite | ModelAdmin):
+        return Kind.ADMIN
+    module = getattr(inspect.unwrap(endpoint.callback), "__module__", "")
+    return Kind.OWN if f"{module}.".startswith(_PACKAGE) else Kind.DJANGO
 
 
 def models_of(endpoint: Endpoint) -> frozenset[str]:

@@ -74,7 +74,9 @@ def cluster(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
 
 def mails(environment: dict[str, str]) -> list[str]:
     folder = Path(environment["JIT_WORKER_MAIL"])
-    return [path.read_text() for path in folder.iterdir()] if folder.exists() else []
+    files = [path.read_text() for path in folder.iterdir()] if folder.exists() else []
+    # Two connections of one second may share a file's name.
+    return [mail for text in files for mail in text.split(f"\n{'-' * 79}\n") if mail.strip()]
 
 
 def wait_for_mail(environment: dict[str, str], *words: str) -> str:
