@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
@@ -17,9 +17,16 @@ from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
-from jit_approval import explaining
+from jit_approval import explaining, policy_changes
+from jit_approval.exceptions import ApprovalUnavailable
 from jit_approval.explaining import REFUSED, RUNS, UNAVAILABLE, UNGATED, Asked
-from jit_approval.models import ApprovalRequest, AuditEvent, Delegation, PolicyGroupRequirement
+from jit_approval.models import (
+    ApprovalPolicy,
+    ApprovalRequest,
+    AuditEvent,
+    Delegation,
+    PolicyGroupRequirement,
+)
 from jit_approval.permissions import RequiresApproval, RequiresApprovalByPolicy
 from jit_approval.states import Effect
 from tests import factories
@@ -362,6 +369,64 @@ def test_unknown_action_is_explained_and_refused_with_what_may_be_meant(erin) ->
     assert raised.value.returncode == 2
     assert "transfers.post" in str(raised.value)
     assert "it needs approval" in out.getvalue()
+
+
+CHANGE = "jit_approval.policy.change"
+GATED = {"GATE_POLICY_CHANGES": True}
+
+
+@pytest.fixture
+def editor() -> Any:
+    made = factories.user("editor")
+    made.user_permissions.add(Permission.objects.get(codename="change_approvalpolicy"))
+    return made
+
+
+def test_change_of_policies_is_explained_as_its_gate_holds_it(editor, settings) -> None:
+    settings.JIT_APPROVAL = GATED
+    factories.decider("bob")
+    factories.policy(slug="all", effect="allow", priority=1)
+    condition = 'request.method == "CHANGE" && "large" in request.data.policies'
+    factories.policy(slug="watched", condition=condition, priority=2)
+    factories.policy(slug="rest", effect="deny", priority=3)
+    data = '{"policies": ["large"]}'
+    found = json.loads(run(CHANGE, "--user", "editor", "--json", "--data", data))
+    assert (found["method"], found["policy"], found["outcome"]) == ("CHANGE", "watched", "require")
+    assert [one["verdict"] for one in found["considered"]] == ["left_out", "matches", "later"]
+    assert [one["name"] for one in found["held"]["deciders"]] == ["bob"]
+    assert json.loads(run(CHANGE, "--user", "editor", "--json"))["outcome"] == "deny"
+    assert "HELD until it is approved" in run(CHANGE, "--user", "editor", "--data", data)
+
+
+def test_explanation_of_a_change_is_what_proposing_it_then_comes_to(editor, settings) -> None:
+    settings.JIT_APPROVAL = GATED
+    factories.policy(slug="all", effect="allow", priority=1)
+    for _ in range(2):
+        reachable = explain(editor, action=CHANGE).is_reachable
+        with policy_changes.trial() as trial:
+            ApprovalPolicy.objects.update(priority=9)
+        if reachable:
+            assert policy_changes.propose(trial, by=editor).policy is None
+            break
+        with pytest.raises(ApprovalUnavailable):
+            policy_changes.propose(trial, by=editor)
+        factories.decider("bob")
+    assert reachable
+
+
+def test_change_of_policies_is_not_held_while_its_gate_is_off(editor) -> None:
+    factories.policy(slug="all", effect="deny")
+    found = explain(editor, action=CHANGE)
+    assert found.outcome == UNGATED
+    assert "GATE_POLICY_CHANGES is off" in " ".join(found.notes)
+
+
+def test_change_is_not_proposed_by_who_may_not_change_policies(erin, settings) -> None:
+    settings.JIT_APPROVAL = GATED
+    factories.decider("bob")
+    found = explain(erin, action=CHANGE)
+    assert found.outcome == REFUSED
+    assert "jit_approval.change_approvalpolicy" in " ".join(found.notes)
 
 
 @pytest.mark.parametrize(

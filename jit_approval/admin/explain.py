@@ -233,6 +233,7 @@ def _verdicts() -> dict[str, str]:
         "condition_false": _t("condition is false"),
         "condition_failed": _t("condition failed"),
         "other_action": _t("other action"),
+        "left_out": _t("left out"),
         "disabled": _t("disabled"),
         "archived": _t("archived"),
     }

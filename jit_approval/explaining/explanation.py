@@ -10,7 +10,7 @@ from typing import Any
 from django.http import QueryDict
 from django.utils import timezone
 
-from jit_approval import clock, conf, facts, policies
+from jit_approval import clock, conf, facts, policies, policy_changes
 from jit_approval.calls import Terms
 from jit_approval.exceptions import MayNotDecide
 from jit_approval.models import ApprovalRequest
@@ -27,6 +27,11 @@ UNAVAILABLE = "unavailable"
 """It would have to be approved, and those who could decide do not suffice: refused."""
 REFUSED = "refused"
 """The caller is refused before any policy is asked."""
+# As `policy_changes.propose` has them.
+_CHANGE = "CHANGE"
+_MAY_CHANGE = "jit_approval.change_approvalpolicy"
+_GATE_IS_OFF = "GATE_POLICY_CHANGES is off: changes of policies are made at once."
+_SLUGS = "Conditions read the slugs of the policies that change as request.data.policies."
 _SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
@@ -87,8 +92,15 @@ class Explanation:
 
 def explain(asked: Asked) -> Explanation:
     """Return what would come of the call now. Nothing is written, and nobody is told."""
+    is_change = asked.action == policy_changes.ACTION
+    asked = _as_change(asked) if is_change else asked
     known = _facts(asked)
-    found = policies.explain(asked.action, lambda: known, or_default=not asked.by_policy)
+    found = policies.explain(
+        asked.action,
+        lambda: known,
+        or_default=not asked.by_policy,
+        without=(Effect.ALLOW,) if is_change else (),
+    )
     outcome = _outcome(asked, found)
     if outcome != Effect.REQUIRE:
         return Explanation(asked, found, outcome, _notes(asked))
@@ -112,10 +124,28 @@ def explain(asked: Asked) -> Explanation:
     )
 
 
+def _as_change(asked: Asked) -> Asked:
+    """Return the call as a change of policies is asked about: `data` names them, and there is no HTTP request."""
+    slugs = asked.data.get("policies", []) if isinstance(asked.data, Mapping) else []
+    return Asked(
+        action=asked.action,
+        user=asked.user,
+        method=_CHANGE,
+        path="",
+        ip=asked.ip,
+        data={"policies": slugs},
+        is_open=not policy_changes.is_gated(),
+    )
+
+
+def _may_propose(asked: Asked) -> bool:
+    return asked.action != policy_changes.ACTION or asked.user.has_perm(_MAY_CHANGE)
+
+
 def _outcome(asked: Asked, found: policies.Match) -> str:
     if asked.is_open:
         return UNGATED
-    if not asked.user.is_active:
+    if not asked.user.is_active or not _may_propose(asked):
         return REFUSED
     return RUNS if found.policy is None and asked.by_policy else str(found.effect)
 
@@ -157,6 +187,10 @@ def _notes(asked: Asked) -> tuple[str, ...]:
         notes.append(
             "The account is deactivated: its calls are refused before any policy is asked."
         )
+    elif not _may_propose(asked):
+        notes.append(f"Only who holds {_MAY_CHANGE} may propose a change of policies.")
+    if asked.action == policy_changes.ACTION:
+        notes.append(_GATE_IS_OFF if asked.is_open else _SLUGS)
     if asked.method in _SAFE:
         notes.append(f"{asked.method} is gated only where the view's approval_methods names it.")
     hidden = sorted(name for name in asked.headers if name.lower() not in _allowed_headers())

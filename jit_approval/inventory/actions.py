@@ -45,7 +45,7 @@ def _change_of_policies() -> Known:
     """Return the action that has no route: pages of the admin and a command take its place."""
     is_open = not policy_changes.is_gated()
     gate = Gate.NONE if is_open else Gate.ALWAYS
-    return Known((policy_changes.METHOD,), frozenset({gate}), is_open)
+    return Known(("CHANGE",), frozenset({gate}), is_open)
 
 
 def similar(action: str, labels: Iterable[str]) -> list[str]:

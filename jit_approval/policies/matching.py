@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -172,27 +172,35 @@ def _ask(policy: ApprovalPolicy, facts: Facts) -> tuple[bool, str]:
         return False, str(error)
 
 
-def explain(action: str, facts: Facts = dict, *, or_default: bool = True) -> Match:
-    """Return the match, with what every policy came to: those out of force and of other actions too."""
+def explain(
+    action: str, facts: Facts = dict, *, or_default: bool = True, without: Collection[str] = ()
+) -> Match:
+    """Return the match, with what every policy came to: those out of force and of other actions too.
+
+    Policies of an effect in `without` take no part.
+    """
     rows = _POLICIES.rows(using=database(), where={}, tail="ORDER BY priority, id")
-    asked = [policy for policy in rows if policy.enabled and policy.names(action)]
+    out = [_out_of_question(policy, action, without) for policy in rows]
+    asked = [policy for policy, reason in zip(rows, out, strict=True) if reason is None]
     found = choose(asked, facts, or_default=or_default)
-    considered = tuple(_considered(policy, action, facts, found) for policy in rows)
+    considered = tuple(
+        Considered(policy, *(reason or _asked(policy, facts, found)))
+        for policy, reason in zip(rows, out, strict=True)
+    )
     return replace(found, considered=considered)
 
 
-def _considered(policy: ApprovalPolicy, action: str, facts: Facts, found: Match) -> Considered:
-    verdict, why = _out_of_question(policy, action) or _asked(policy, facts, found)
-    return Considered(policy, verdict, why)
-
-
-def _out_of_question(policy: ApprovalPolicy, action: str) -> tuple[str, str] | None:
+def _out_of_question(
+    policy: ApprovalPolicy, action: str, without: Collection[str]
+) -> tuple[str, str] | None:
     if policy.archived:
         return "archived", "It is archived."
     if not policy.enabled:
         return "disabled", "It is disabled."
     if not policy.names(action):
         return "other_action", f"Its globs do not name {action}."
+    if policy.effect in without:
+        return "left_out", f"No policy with the effect {policy.effect} is asked about {action}."
     return None
 
 
