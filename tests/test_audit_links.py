@@ -38,7 +38,7 @@ def test_what_two_readers_might_read_differently_is_refused(value: object) -> No
 HASH = "0123456789abcdef" * 4
 
 
-@given(st.integers(0), TEXT)
+@given(st.integers(0, records.MOST), TEXT)
 def test_a_line_is_read_as_it_was_written_and_has_no_other_form(index: int, body: str) -> None:
     record = Record(index, HASH, "", body)
     line = records.as_line(record)
@@ -61,6 +61,8 @@ def test_a_line_is_read_as_it_was_written_and_has_no_other_form(index: int, body
         b"[" * 100_000 + b"\n",
         f'{{"index":1,"hash":"{HASH}","body":null,"more":1}}\n'.encode(),
         f'{{"index":1,"index":1,"hash":"{HASH}","body":null}}\n'.encode(),
+        f'{{"index":-1,"hash":"{HASH}","body":null}}\n'.encode(),
+        f'{{"index":{2**63},"hash":"{HASH}","body":null}}\n'.encode(),
         f'{{"index":01,"hash":"{HASH}","body":null}}\n'.encode(),
         f'{{"index":1.0,"hash":"{HASH}","body":null}}\n'.encode(),
         f'{{"index":true,"hash":"{HASH}","body":null}}\n'.encode(),

@@ -146,6 +146,7 @@ class Trail:
                 Kind.ALTERED,
                 self._compared,
                 f"it, or one after it and before event {checkpoint.size}, is not what was signed",
+                is_exact=False,
             )
         self._compared = checkpoint.size
 
@@ -163,6 +164,7 @@ class Trail:
                 Kind.ALTERED,
                 0,
                 f"it, or one after it and before event {kept.size}, is not what the checkpoint kept elsewhere has",
+                is_exact=False,
             )
         elif not is_there:
             what = "the checkpoint kept elsewhere is not among these: their end was cut off, or is another"
@@ -246,11 +248,13 @@ class Trail:
             return
         name = str(request)
         found = self._heads.get(f"request {name}")
-        last, head = (int.from_bytes(found[:8]), found[8:].hex()) if found else (0, "")
+        last, place, head = _end(found) if found else (0, None, "")
         if type(sequence) is not int or not 0 < sequence < 2**63:
             self._report.add(Kind.ALTERED, record.index, "it has no number")
             return
-        self._heads.put(f"request {name}", sequence.to_bytes(8) + record.leaf)
+        self._heads.put(
+            f"request {name}", sequence.to_bytes(8) + record.index.to_bytes(8) + record.leaf
+        )
         if (sequence, record.previous) == (last + 1, head):
             return
         # What was erased tells no more whose it was; it is still known by its hash.
@@ -262,12 +266,20 @@ class Trail:
         elif sequence <= last:
             self._report.add(Kind.REORDERED, record.index, f"it comes too late: {which}")
         else:
-            self._report.add(
-                Kind.ALTERED, record.index, f"it, or the one before it, was changed: {which}"
+            what = (
+                "it was changed"
+                if place is None
+                else f"it, or event {place} before it, was changed"
             )
+            self._report.add(Kind.ALTERED, record.index, f"{what}: {which}")
 
     def _is_erased(self, previous: str) -> bool:
         return self._heads.get(f"erased {previous}") is not None
+
+
+def _end(found: bytes) -> tuple[int, int, str]:
+    """Return of a request's last event its number, its place in the trail, and its hash."""
+    return int.from_bytes(found[:8]), int.from_bytes(found[8:16]), found[16:].hex()
 
 
 def _leaves(body: dict[str, Any]) -> list[tuple[int, int]]:

@@ -111,7 +111,7 @@ class Exporter:
             rows = rows.filter(size=statement.size)
         else:
             rows = rows.filter(kind=Checkpoint.Kind.ROTATION)
-        return next((row for row in rows.iterator() if row.note == note), None)
+        return next((row for row in rows if row.note == note), None)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -27,6 +27,8 @@ class Finding:
     kind: Kind
     index: int | None
     text: str
+    is_exact: bool = True
+    """Whether it is this event, and not perhaps one of those after it."""
 
     def __str__(self) -> str:
         where = f"event {self.index}: " if self.index is not None else ""
@@ -59,11 +61,11 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
-    def add(self, kind: Kind, index: int | None, text: str) -> None:
+    def add(self, kind: Kind, index: int | None, text: str, *, is_exact: bool = True) -> None:
         """Note something that is wrong. All are counted, the first are kept."""
         self.counts[kind.value] += 1
         if len(self.findings) < _SHOWN:
-            self.findings.append(Finding(kind, index, text))
+            self.findings.append(Finding(kind, index, text, is_exact))
 
     @property
     def is_sound(self) -> bool:
@@ -79,11 +81,8 @@ class Report:
     def first(self) -> Finding | None:
         """The first bad event, or what else is wrong where no event can be named."""
         named = [found for found in self.findings if found.index is not None]
-        return (
-            min(named, key=lambda found: found.index or 0)
-            if named
-            else next(iter(self.findings), None)
-        )
+        named.sort(key=lambda found: (not found.is_exact, found.index))
+        return next(iter(named or self.findings), None)
 
     def status(self) -> int:
         """Return the exit status: 0 sound, 1 something is wrong, 3 sound as far as it is finished."""

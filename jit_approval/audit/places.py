@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 
 from jit_approval import clock
 from jit_approval.audit import merkle
-from jit_approval.audit.records import Record
+from jit_approval.audit.records import Record, is_hash
 from jit_approval.models import AuditEvent, Seal, TreeHead
 
 LATE = timedelta(minutes=5)
@@ -100,9 +100,25 @@ def sealed(alias: str, begin: int, end: int) -> Iterator[Seal]:
 
 
 def record(seal: Seal) -> Record:
-    """Return an event as an export has it."""
+    """Return an event as an export has it.
+
+    Raises:
+        Damaged: it cannot be one.
+    """
     event = seal.event
+    leaf(event)
     return Record(seal.index, event.hash, event.previous_hash, event.body)
+
+
+def leaf(event: AuditEvent) -> bytes:
+    """Return the hash of the event's leaf.
+
+    Raises:
+        Damaged: the event has no hash.
+    """
+    if not is_hash(event.hash):
+        raise Damaged(f"Event number {event.pk} of the database has no hash.")
+    return merkle.leaf_hash(bytes.fromhex(event.hash))
 
 
 def head(alias: str) -> TreeHead:

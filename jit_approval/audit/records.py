@@ -12,6 +12,9 @@ from dataclasses import dataclass
 MAX_LINE = 8 * 1024 * 1024
 """Bytes of a line. Nothing that is written is as long; what is, is not read into memory."""
 
+MOST = 2**63 - 1
+"""The highest place that an event can have."""
+
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -28,6 +31,11 @@ class Record:
     def leaf(self) -> bytes:
         """The content of its leaf in the tree."""
         return bytes.fromhex(self.hash)
+
+
+def is_hash(text: str) -> bool:
+    """Tell whether this is a hash as events have them: 64 digits in lower case."""
+    return _HASH.fullmatch(text) is not None
 
 
 def as_line(record: Record) -> bytes:
@@ -47,9 +55,10 @@ def parse(line: bytes) -> Record | None:
         record = Record(found["index"], found["hash"], found.get("previous", ""), found["body"])
         sound = (
             type(record.index) is int
+            and 0 <= record.index <= MOST
             and isinstance(record.body, str | None)
-            and (not record.previous or _HASH.fullmatch(record.previous) is not None)
-            and _HASH.fullmatch(record.hash) is not None
+            and (not record.previous or is_hash(record.previous))
+            and is_hash(record.hash)
             and as_line(record) == line
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

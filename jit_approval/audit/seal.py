@@ -90,6 +90,8 @@ def rotate(new: Signer) -> None:
         _Sealer(alias, signer, {"sealed": 0, "signed": 0}).succeed(new)
     except _Overtaken:
         raise SealRefused("Another sealer was at it. Try again.") from None
+    except places.Damaged as error:
+        raise SealRefused(str(error)) from None
 
 
 def _target(alias: str) -> export.Exporter | None:
@@ -178,7 +180,7 @@ class _Sealer:
                 f"The database has {self._head.size} sealed events, and {size} were signed. Was it restored?"
             )
         for row in places.sealed(self._alias, size, self._head.size):
-            self._tree.append(merkle.leaf_hash(bytes.fromhex(row.event.hash)))
+            self._tree.append(places.leaf(row.event))
 
     def _last_checkpoint(self) -> checkpoints.Checkpoint:
         """Return the last checkpoint, which this key, or the rotation to it, vouches for.
@@ -223,7 +225,7 @@ class _Sealer:
         begin, seals = self._tree.size, []
         for event in events:
             index = self._tree.size
-            completed = self._tree.append(merkle.leaf_hash(bytes.fromhex(event.hash)))
+            completed = self._tree.append(places.leaf(event))
             seals.append(Seal(index=index, event_id=event.pk, nodes=b"".join(completed)))
         try:
             with transaction.atomic(using=self._alias, durable=True):

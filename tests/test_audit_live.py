@@ -1,0 +1,298 @@
+"""Verifying the database itself, and the command: what somebody with all rights on it changed is found."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import override_settings
+
+from jit_approval import clock, services
+from jit_approval.audit import keys, links, live, notes, seal
+from jit_approval.audit.findings import Kind
+from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint, Seal, TreeHead
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+NAME = "approvals.example/trail"
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Iterator[notes.Verifier]:
+    public = keys.generate(NAME, tmp_path / "trail.key")
+    settings = {"AUDIT_KEY_FILE": str(tmp_path / "trail.key")}
+    with override_settings(JIT_APPROVAL=settings):
+        yield public
+
+
+def lived(requests: int = 3) -> None:
+    """Some requests that went their ways, sealed a few at a time."""
+    bob = factories.decider()
+    for number in range(requests):
+        row = factories.held()
+        if number % 3 == 0:
+            services.reject(row, by=bob, comment="no")
+        else:
+            services.approve(row, by=bob)
+            services.consume(factories.fresh(row), state_digest=factories.STATE)
+        if number % 2:
+            seal.seal(at_once=True)
+    seal.seal(at_once=True)
+
+
+def sql(text: str, *params: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(text, params)
+
+
+def test_a_trail_nobody_touched_is_verified(key: notes.Verifier) -> None:
+    lived()
+    report = live.verify([key])
+    assert (report.status(), report.verified) == (0, AuditEvent.objects.count())
+    bob = AuditEvent.objects.exclude(actor=None)[0].actor
+    AuditEvent.objects.filter(actor=bob).update(actor=None)  # as on_delete does
+    assert live.verify([key]).status() == 0
+
+
+def test_what_is_not_sealed_yet_accuses_nobody_until_it_is_late(key: notes.Verifier) -> None:
+    lived()
+    factories.held()
+    assert live.verify([key]).status() == 0
+    at = clock.now("default") - timedelta(minutes=6)
+    late = AuditEvent.objects.latest("pk")
+    AuditEvent.objects.filter(pk=late.pk).update(at=at)
+    report = live.verify([key])
+    assert (report.status(), report.is_sound) == (3, True)
+    assert report.unfinished == ["1 events have waited for more than 5 minutes to be sealed"]
+
+
+def test_a_database_that_was_never_sealed_is_not_called_verified(key: notes.Verifier) -> None:
+    factories.decider()
+    factories.held()
+    report = live.verify([key])
+    assert (report.status(), report.verified) == (3, 0)
+
+
+def of(index: int) -> Any:
+    return AuditEvent.objects.filter(seal=index)
+
+
+def rewritten(event: AuditEvent) -> dict[str, Any]:
+    body = event.body.replace('"kind":"', '"kind":"x')
+    return {"body": body, "hash": links.digest(event.previous_hash, body)}
+
+
+def swap_places() -> None:
+    one, two = Seal.objects.get(index=1), Seal.objects.get(index=2)
+    Seal.objects.filter(index__in=[1, 2]).delete()
+    Seal.objects.create(index=1, event_id=two.event_id, nodes=one.nodes)
+    Seal.objects.create(index=2, event_id=one.event_id, nodes=two.nodes)
+
+
+def remove_event(pk: int) -> None:
+    Seal.objects.filter(event_id=pk).delete()
+    AuditEvent.objects.filter(pk=pk).delete()
+
+
+WAYS: dict[str, tuple[Callable[[], object], int | None]] = {
+    "content": (lambda: of(3).update(body=of(3).get().body.replace("at", "At", 1)), 3),
+    "content and hash": (lambda: of(3).update(**rewritten(of(3).get())), None),
+    "kind": (lambda: of(2).update(kind="approved?"), 2),
+    "time": (lambda: of(2).update(at=clock.now("default")), 2),
+    "label": (lambda: of(2).update(actor_label="eve"), 2),
+    "account": (lambda: of(1).update(actor=factories.user()), 1),
+    "state": (lambda: of(1).update(target="approved"), 1),
+    "number": (lambda: of(1).update(sequence=9), 1),
+    "previous hash": (lambda: of(1).update(previous_hash="0" * 64), 1),
+    "request": (
+        lambda: of(0).update(approval_request=ApprovalRequest.objects.latest("pk"), sequence=77),
+        0,
+    ),
+    "seal": (lambda: Seal.objects.filter(index=4).delete(), None),
+    "nodes": (lambda: Seal.objects.filter(index=4).update(nodes=bytes(32)), 4),
+    "places": (swap_places, 1),
+    "event": (lambda: remove_event(of(3).get().pk), None),
+    "statement": (lambda: Checkpoint.objects.filter(number=1).delete(), None),
+    "the last statement": (
+        lambda: Checkpoint.objects.filter(number=0).update(
+            note=Checkpoint.objects.latest("number").note
+        ),
+        None,
+    ),
+    "the head of a request": (
+        lambda: ApprovalRequest.objects.filter(pk=of(0).get().approval_request_id).update(
+            audit_head="0" * 64
+        ),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "index"), WAYS.values(), ids=WAYS)
+def test_every_change_in_the_database_is_found(
+    key: notes.Verifier, change: Callable[[], object], index: int | None
+) -> None:
+    lived()
+    assert live.verify([key]).status() == 0
+    change()
+    report = live.verify([key])
+    assert report.status() == 1
+    if index is not None:
+        assert report.first is not None
+        assert report.first.index == index
+
+
+def test_an_event_removed_before_it_was_sealed_is_missing(key: notes.Verifier) -> None:
+    lived()
+    services.approve(factories.held(), by=factories.decider("late"))
+    AuditEvent.objects.latest("pk").delete()
+    report = live.verify([key])
+    assert report.counts == {Kind.MISSING: 1}
+
+
+def test_a_request_without_any_event_is_found(key: notes.Verifier) -> None:
+    lived()
+    row = factories.held()
+    AuditEvent.objects.filter(approval_request=row).delete()
+    assert live.verify([key]).counts == {Kind.MISSING: 1}
+
+
+def test_an_end_that_was_cut_off_shows_against_a_checkpoint_kept_elsewhere(
+    key: notes.Verifier,
+) -> None:
+    lived()
+    last = Checkpoint.objects.latest("number")
+    before = Checkpoint.objects.get(number=last.number - 1)
+    for row in Seal.objects.filter(index__gte=before.size).order_by("-index"):
+        event, request = row.event, row.event.approval_request_id
+        remove_event(event.pk)
+        ApprovalRequest.objects.filter(pk=request).update(
+            audit_seq=event.sequence - 1, audit_head=event.previous_hash
+        )
+    sql("DELETE FROM jit_approval_notification")
+    sql("DELETE FROM jit_approval_decision")
+    ApprovalRequest.objects.filter(audit_seq=0).delete()
+    last.delete()
+    TreeHead.objects.update(size=before.size)
+    assert live.verify([key]).status() == 0
+    report = live.verify([key], last.note)
+    assert report.first is not None
+    assert (report.status(), report.first.kind) == (1, Kind.TRUNCATED)
+
+
+def test_random_changes_of_any_column_are_found(key: notes.Verifier) -> None:
+    lived(4)
+    random_ = random.Random(7)
+    columns = {
+        AuditEvent: ["body", "hash", "previous_hash", "kind", "actor_label", "source", "target"],
+        Checkpoint: ["note"],
+        Seal: ["nodes"],
+    }
+    for _ in range(120):
+        model = random_.choice([AuditEvent, AuditEvent, Checkpoint, Seal])
+        row = random_.choice(list(model.objects.all()))
+        name = random_.choice(columns[model])
+        before = getattr(row, name)
+        before = bytes(before) if name == "nodes" else before
+        after = changed(before, random_)
+        model.objects.filter(pk=row.pk).update(**{name: after})
+        assert live.verify([key]).status() == 1, (model.__name__, name, before, after)
+        model.objects.filter(pk=row.pk).update(**{name: before})
+    assert live.verify([key]).status() == 0
+
+
+def changed(value: Any, random_: random.Random) -> Any:
+    if isinstance(value, bytes):
+        flipped = bytearray(value)
+        flipped[random_.randrange(len(value))] ^= 1 << random_.randrange(8)
+        return bytes(flipped)
+    if not value:
+        return "x"
+    place = random_.randrange(len(value))
+    other = "x" if value[place] != "x" else "y"
+    return value[:place] + other + value[place + 1 :]
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    out, err = StringIO(), StringIO()
+    try:
+        call_command("approval_audit", *map(str, arguments), stdout=out, stderr=err)
+    except SystemExit as error:
+        return int(error.code or 0), out.getvalue() + err.getvalue()
+    return 0, out.getvalue()
+
+
+def test_keygen_prints_the_public_key_and_never_overwrites(tmp_path: Path) -> None:
+    status, text = run("keygen", "--name", NAME, "--out", tmp_path / "key")
+    assert status == 0
+    assert notes.parse_verifier(text) == keys.load(tmp_path / "key", {}).verifier
+    private = (tmp_path / "key").read_text()
+    assert private.rpartition("+")[2].strip() not in text
+    with pytest.raises(CommandError, match="No key was made"):
+        run("keygen", "--name", NAME, "--out", tmp_path / "key")
+    with pytest.raises(CommandError, match="no spaces"):
+        run("keygen", "--name", "my trail", "--out", tmp_path / "other")
+    assert (tmp_path / "key").read_text() == private
+
+
+def test_seal_says_what_it_did_or_why_not(key: notes.Verifier) -> None:
+    factories.decider()
+    factories.held()
+    assert run("seal") == (0, "sealed=1 signed=2 exported=0\n")
+    Seal.objects.all().delete()
+    with pytest.raises(CommandError, match="missing"):
+        run("seal")
+
+
+def test_seal_without_a_key_says_so() -> None:
+    with pytest.raises(CommandError, match="AUDIT_KEY_FILE"):
+        run("seal")
+
+
+def test_rotate_hands_the_trail_over(key: notes.Verifier, tmp_path: Path) -> None:
+    lived()
+    public = keys.generate(NAME, tmp_path / "new.key")
+    assert run("rotate", "--to", tmp_path / "new.key") == (0, f"{public}\n")
+    with pytest.raises(CommandError, match="named its successor"):
+        run("seal")
+    with override_settings(JIT_APPROVAL={"AUDIT_KEY_FILE": str(tmp_path / "new.key")}):
+        assert run("seal")[0] == 0
+    for trusted in (key, public):
+        assert live.verify([trusted]).status() == 0
+    with pytest.raises(CommandError, match="cannot be read"):
+        run("rotate", "--to", tmp_path / "nothing")
+
+
+def test_verify_ends_with_a_status_for_monitors(key: notes.Verifier, tmp_path: Path) -> None:
+    lived()
+    kept = tmp_path / "kept"
+    kept.write_text(Checkpoint.objects.latest("number").note)
+    status, text = run("verify", "--key", key, "--checkpoint", kept)
+    assert (status, "truncation  checked" in text) == (0, True)
+    status, text = run("verify")
+    assert (status, "The key in use was trusted" in text) == (0, True)
+    assert json.loads(run("verify", "--json")[1])["verified"] == AuditEvent.objects.count()
+    assert run("verify", "--key", "nonsense")[0] == 2
+    assert run("verify", "--checkpoint", tmp_path / "nothing")[0] == 2
+    other = keys.generate(NAME, tmp_path / "other")
+    assert run("verify", "--key", other)[0] == 1
+    of(2).update(actor_label="eve")
+    status, text = run("verify")
+    assert status == 1
+    assert "First: altered: event 2: its columns" in text
+
+
+def test_verify_without_any_key_cannot_check() -> None:
+    status, text = run("verify")
+    assert (status, "cannot be checked" in text) == (2, True)
