@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.test import SimpleTestCase
 from django.utils import timezone, translation
 
 
@@ -20,16 +21,37 @@ def _left_out() -> dict[str, str]:
     return reasons
 
 
+_DATABASE = {"db", "transactional_db", "live_server"}
+# They start processes of their own on the database at hand.
+_PROCESSES = ("journeys", "races")
+
+
+def _is_the_same_everywhere(item: pytest.Item) -> bool:
+    """Tell whether a test asks no database, so that one run, on SQLite, is enough."""
+    if settings.TEST_DB == "sqlite" or any(part in _PROCESSES for part in item.path.parts):
+        return False
+    names = set(getattr(item, "fixturenames", ()))
+    if issubclass(getattr(item, "cls", None) or object, SimpleTestCase):
+        return False
+    return item.get_closest_marker("django_db") is None and not names & _DATABASE
+
+
 def pytest_report_header() -> list[str]:
     """Say on which database the run is, and what it leaves to other runs."""
     left_out = ", ".join(f"{marker} ({how})" for marker, how in _left_out().items())
+    if settings.TEST_DB != "sqlite":
+        left_out = ", ".join(filter(None, [left_out, "what asks no database (sqlite)"]))
     return [f"jit_approval: on {settings.TEST_DB}; not in this run: {left_out or 'nothing'}"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what needs a service this run was not given."""
     left_out = _left_out()
-    deselected = [item for item in items if any(map(item.get_closest_marker, left_out))]
+    deselected = [
+        item
+        for item in items
+        if any(map(item.get_closest_marker, left_out)) or _is_the_same_everywhere(item)
+    ]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item not in set(deselected)]

@@ -103,6 +103,8 @@ def test_failed_condition_and_unknown_action_are_warned_of(viewer) -> None:
         ({"action": ""}, "This field is required."),
         ({"payload": "{amount: 1}"}, "This is not JSON: Expecting property name"),
         ({"payload": "[" * 90_000}, "too deep"),
+        ({"payload": '{"a": 1, "a": 2}'}, "A key appears twice"),
+        ({"payload": '{"a": NaN}'}, "numbers that are too long or none"),
         ({"payload": "1" * 9_000}, "too long"),
         ({"payload": '"' + "x" * 100_000 + '"'}, "at most 100000"),
         ({"context": "[1]"}, "This is a JSON object"),
@@ -247,6 +249,7 @@ def test_page_fits_the_screen_and_runs_nothing_inline(
     tab.goto(POLICIES)
     picture(tab, f"explain-list-{size}-{scheme}")
     tab.click("text=Explain a call")
+    tab.wait_for_selector("#id_action")
     picture(tab, f"explain-empty-{size}-{scheme}")
     assert not overflows(tab)
     tab.fill("#id_action", ACTION)

@@ -232,6 +232,7 @@ def ensure_worth_something(counts: dict[str, int], expressions: int) -> None:
         assert counts[outcome] > expressions * 0.1, counts
 
 
+@pytest.mark.slow
 def test_only_our_errors_leave_and_answers_are_those_of_cel() -> None:
     ensure_worth_something(run(20260301, EXPRESSIONS), EXPRESSIONS)
 

@@ -263,6 +263,7 @@ def test_one_text_cannot_smuggle_in_a_second_glob() -> None:
     assert "must be one line" in faults(text)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -409,6 +410,7 @@ def _snapshots(draw: Any, slug: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_what_is_written_is_read_back_whatever_the_policies_say(data: Any) -> None:

@@ -99,6 +99,7 @@ def test_with_pairs_of_delegations_it_agrees_with_brute_force(votes, required, g
     assert is_met(votes, required, groups) == by_brute_force(votes, required, groups)
 
 
+@pytest.mark.slow
 @settings(max_examples=1000, deadline=None)
 @given(tangled(), required, requirements)
 @example(  # b lends a its group, and then cannot count beside d
