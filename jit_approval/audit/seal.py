@@ -134,8 +134,9 @@ class _Sealer:
 
     def __init__(self, alias: str, signer: Signer, counts: dict[str, int]) -> None:
         self._alias, self._signer, self._counts = alias, signer, counts
-        self._head = places.head(alias)
+        # In this order: what was signed was committed before, so the head is never behind it, but for a reason.
         self._last = Checkpoint.objects.using(alias).order_by("-number").first()
+        self._head = places.head(alias)
         self._after: bytes | None = None
         self._tree = merkle.Frontier()
         self._resume()
