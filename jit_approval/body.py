@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from django.core.exceptions import RequestDataTooBig
@@ -16,6 +16,8 @@ from django.utils.http import parse_header_parameters
 from rest_framework.exceptions import UnsupportedMediaType
 from rest_framework.parsers import FileUploadParser, JSONParser, MultiPartParser
 from rest_framework.request import Request
+from rest_framework.settings import api_settings
+from rest_framework.utils.json import strict_constant
 
 from jit_approval import conf
 from jit_approval.exceptions import PayloadTooLarge, UnbindableCall
@@ -145,13 +147,31 @@ def _is_plain_json(raw: bytes) -> bool:
         UnbindableCall: two readers may understand it differently, or be unable to read it.
     """
     try:
-        parsed = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates)
-    except RecursionError:
-        raise UnbindableCall(_TOO_DEEP) from None
+        _plain_json(raw.decode("utf-8"))
     except ValueError:
         return False
-    _refuse_depth(parsed)
     return True
+
+
+def of_json(text: str) -> Any:
+    """Return what a call with this JSON for its body would be asked about; for whoever explains one.
+
+    Raises:
+        UnbindableCall: the gate would refuse it, with the reason.
+        ValueError: the parser would: it is no JSON, of which NaN is none where `STRICT_JSON` is on.
+    """
+    return _plain_json(text, strict_constant if api_settings.STRICT_JSON else None)
+
+
+def _plain_json(text: str, parse_constant: Callable[[str], Any] | None = None) -> Any:
+    try:
+        parsed = json.loads(
+            text, object_pairs_hook=_without_duplicates, parse_constant=parse_constant
+        )
+    except RecursionError:
+        raise UnbindableCall(_TOO_DEEP) from None
+    _refuse_depth(parsed)
+    return parsed
 
 
 _TOO_DEEP = "The body is nested too deeply."

@@ -436,6 +436,8 @@ def test_change_is_not_proposed_by_who_may_not_change_policies(erin, settings) -
         ((CREATE, "--user", "nobody"), "There is no user 'nobody'"),
         ((CREATE, "--user", "erin", "--data", "{amount: 1}"), "--data is not JSON"),
         ((CREATE, "--user", "erin", "--data", "[" * 100_000), "--data"),
+        ((CREATE, "--user", "erin", "--data", '{"a": NaN}'), "--data is not JSON"),
+        ((CREATE, "--user", "erin", "--data", '{"a": -Infinity}'), "--data is not JSON"),
         ((CREATE, "--user", "erin", "--object", "[1]"), "--object is an object"),
         ((CREATE, "--user", "erin", "--header", "x-desk"), "NAME=VALUE"),
         ((), "Name an action"),
@@ -454,6 +456,27 @@ def test_change_is_not_proposed_by_who_may_not_change_policies(erin, settings) -
 def test_what_is_unknown_or_malformed_is_named_with_status_two(erin, arguments, said) -> None:
     factories.policy(slug="large", enabled=False)
     assert said in refusal(*arguments)
+
+
+@pytest.mark.parametrize(
+    "data", ['{"amount": 1, "amount": 9}', '[{"a": {"b": 1, "b": 1}}]', '{"a": NaN}', "[" * 99]
+)
+def test_body_that_the_gate_refuses_is_not_explained_as_a_call(erin, data) -> None:
+    factories.decider("bob")
+    factories.policy(slug="all", effect="allow")
+    if data.startswith("[["):
+        data += "]" * len(data)
+    client = APIClient()
+    client.force_authenticate(erin)
+    answer = client.post("/transfers/", data, content_type="application/json")
+    assert answer.status_code == 400
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="--data") as raised:
+        call_command("approval_explain", CREATE, user="erin", data=data, stdout=out)
+    assert raised.value.returncode == 2
+    if "NaN" not in data:
+        assert "answered with 400" in str(raised.value)
+    assert out.getvalue() == ""
 
 
 def test_hidden_characters_do_not_reach_the_terminal(erin) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -14,8 +15,9 @@ from django.urls import URLPattern, path
 from django.utils.translation import gettext as _t
 from django.utils.translation import gettext_lazy as _
 
-from jit_approval import explaining, policies
+from jit_approval import body, explaining, policies
 from jit_approval.admin import deadline
+from jit_approval.exceptions import UnbindableCall
 from jit_approval.explaining import as_text
 from jit_approval.inventory import actions
 from jit_approval.states import Effect
@@ -98,7 +100,7 @@ class ExplainForm(forms.Form):
 
     def clean_payload(self) -> Any:
         """Return the payload as it would be parsed."""
-        return _json(self.cleaned_data["payload"])
+        return _payload(self.cleaned_data["payload"])
 
     def clean_context(self) -> dict[str, Any]:
         """Return what the view would tell of the object."""
@@ -132,15 +134,24 @@ class ExplainForm(forms.Form):
         )
 
 
-def _json(text: str) -> Any:
+def _payload(text: str) -> Any:
     try:
-        return json.loads(text) if text.strip() else {}
+        return _json(text, body.of_json)
+    except UnbindableCall as error:
+        message = _t("The call would be refused, whoever makes it: %(error)s") % {"error": error}
+        raise ValidationError(message, code="refused") from None
+
+
+def _json(text: str, parse: Callable[[str], Any] = json.loads) -> Any:
+    try:
+        return parse(text) if text.strip() else {}
     except json.JSONDecodeError as error:
         where = {"what": error.msg, "line": error.lineno, "column": error.colno}
         message = _t("This is not JSON: %(what)s, line %(line)d, column %(column)d.") % where
         raise ValidationError(message, code="json") from None
     except (ValueError, RecursionError):
-        raise ValidationError(_t("This JSON is too deep, or its numbers too long.")) from None
+        text = _t("This JSON is too deep, or has numbers that are too long or none.")
+        raise ValidationError(text) from None
 
 
 # --- the page ----------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 from django.utils.translation import gettext as _
 
-from jit_approval import explaining, policies, portable
+from jit_approval import body, explaining, policies, portable
+from jit_approval.exceptions import UnbindableCall
 from jit_approval.explaining import as_text, drafts
 from jit_approval.inventory import actions
 from jit_approval.models import ApprovalPolicy
@@ -128,7 +129,7 @@ def _asked(options: dict[str, Any], known: actions.Known | None) -> explaining.A
         ip=options["ip"],
         agent=options["agent"],
         headers=dict(_header(text) for text in options["header"]),
-        data=_json("--data", options["data"]),
+        data=_payload(options["data"]),
         context=_mapping("--object", options["object"]),
         object_pk=options["object_pk"],
         by_policy=options["by_policy"] or (known is not None and known.is_by_policy),
@@ -144,6 +145,15 @@ def _user(name: str | None) -> Any:
         return users._base_manager.using(policies.database()).get(**{users.USERNAME_FIELD: name})
     except users.DoesNotExist:
         _refuse(f"There is no user {name!r}.")
+
+
+def _payload(text: str) -> Any:
+    try:
+        return body.of_json(text)
+    except UnbindableCall as error:
+        _refuse(f"--data: whoever makes the call, it is answered with {error.status}: {error}")
+    except ValueError as error:
+        _refuse(f"--data is not JSON: {error}")
 
 
 def _json(option: str, text: str) -> Any:
