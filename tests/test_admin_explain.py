@@ -96,6 +96,17 @@ def test_failed_condition_and_unknown_action_are_warned_of(viewer) -> None:
     assert "transfer.post" in text
 
 
+def test_change_of_policies_is_explained_though_no_route_has_it(viewer, settings) -> None:
+    settings.JIT_APPROVAL = {"GATE_POLICY_CHANGES": True}
+    factories.decider()
+    factories.user("root", is_superuser=True)
+    factories.policy(effect="allow")
+    text = ask(viewer, action="jit_approval.policy.change", user="root")
+    assert "Held until it is approved" in text
+    assert "left out" in text
+    assert "No route has this action" not in text
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
