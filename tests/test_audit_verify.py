@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -267,6 +269,31 @@ def test_a_trail_of_another_name_is_refused_though_its_key_is_trusted(tmp_path: 
     assert report.status() == 1
 
 
+def test_a_signer_that_went_back_is_found_though_it_signed_properly(tmp_path: Path) -> None:
+    writer = some()
+    first_point = checkpoints.parse(notes.split(writer.history.notes[0])[0])
+    assert isinstance(first_point, Checkpoint)
+    back = replace(first_point, time=writer.time, after=writer.after)
+    writer.history.notes.append(checkpoints.sign(back, signer()))
+    assert first(checked(writer.history.write(tmp_path))) == (Kind.REORDERED, None)
+
+
+def test_a_statement_about_another_trail_is_refused_whoever_signed_it(tmp_path: Path) -> None:
+    writer = some()
+    elsewhere = notes.Signer("other.example/trail", bytes(32))
+    point = checkpoints.parse(notes.split(writer.history.notes[1])[0])
+    assert isinstance(point, Checkpoint)
+    other = replace(point, origin=elsewhere.name, time=writer.time, after=writer.after)
+    writer.history.notes.append(checkpoints.sign(other, elsewhere))
+    report = checked(writer.history.write(tmp_path), KEY, elsewhere.verifier)
+    assert "is about another trail" in str(report.first)
+    # And one that only says so, under a key of this one.
+    alone = replace(point, origin=elsewhere.name, after=None)
+    writer.history.notes[:] = [checkpoints.sign(alone, signer())]
+    report = checked(writer.history.write(tmp_path))
+    assert "signed by the key of another trail" in str(report.first)
+
+
 def test_what_was_erased_by_an_act_in_the_trail_is_counted(tmp_path: Path) -> None:
     writer = some(20)
     erase(writer, random.Random(3))
@@ -398,6 +425,49 @@ def test_the_module_is_run_by_its_name(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jit_approval.audit.verify", tmp_path, "--key", str(KEY)]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60)
     assert json.loads(done.stdout)["status"] == done.returncode == 0
+
+
+STRANGE: list[dict[str, Any]] = [
+    {"request": "\x1b[2J\ud800\u202e" + "x" * 5000, "sequence": 5, "kind": "held"},
+    {"request": {"a": [1]}, "sequence": True, "kind": ["held"]},
+    {"request": None, "sequence": 1, "kind": "erased", "data": {"leaves": [[0, float("inf")]]}},
+    {"request": None, "sequence": 1, "kind": "erased", "data": {"leaves": [[-5, 2**70], 3]}},
+    {"request": None, "sequence": 1, "kind": "erased", "data": []},
+    {"request": "a", "sequence": 2**80, "kind": "held"},
+    {"request": "a", "sequence": -1, "kind": "held"},
+    {"sequence": 1},
+]
+
+
+@pytest.mark.parametrize("body", STRANGE)
+def test_strange_content_that_was_signed_breaks_neither_the_verifier_nor_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], body: dict[str, Any]
+) -> None:
+    writer, text = Writer(), json.dumps(body)
+    writer.append(Record(0, links.digest("", text), "", text))
+    writer.checkpoint()
+    export = writer.history.write(tmp_path / "\u202e")
+    assert status(export, "--key", KEY) in (0, 1)
+    assert status(export, "--key", KEY, "--json") in (0, 1)
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.isascii()
+    assert "\x1b" not in printed.out
+    assert max(map(len, printed.out.splitlines())) < 600
+
+
+@pytest.mark.parametrize("name", [folder.events_file(0), folder.CHECKPOINTS])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    some().history.write(tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    assert checked(tmp_path).status() in (1, 3)
+
+
+def test_a_key_file_that_is_no_text_cannot_be_used(tmp_path: Path) -> None:
+    some().history.write(tmp_path / "export")
+    (tmp_path / "key").write_bytes(b"\xff\xfe")
+    assert status(tmp_path / "export", "--key", tmp_path / "key") == 2
 
 
 def status(*arguments: object) -> int:

@@ -246,7 +246,7 @@ class Trail:
                     Kind.ALTERED, record.index, "it belongs to no request, and follows another"
                 )
             return
-        name = str(request)
+        name = str(request) if str(request).isascii() else ascii(request)
         found = self._heads.get(f"request {name}")
         last, place, head = _end(found) if found else (0, None, "")
         if type(sequence) is not int or not 0 < sequence < 2**63:
@@ -285,7 +285,7 @@ def _end(found: bytes) -> tuple[int, int, str]:
 def _leaves(body: dict[str, Any]) -> list[tuple[int, int]]:
     try:
         return [(int(begin), int(end)) for begin, end in body["data"]["leaves"]]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return []
 
 

@@ -10,6 +10,18 @@ from typing import Any
 _SHOWN = 20
 
 
+_LONGEST = 400
+
+
+def plain(text: str) -> str:
+    """Return text fit for a terminal and a log: what is no printable ASCII, escaped, and not too long.
+
+    Parts of it come from whoever wrote the trail.
+    """
+    escaped = "".join(each if " " <= each <= "~" else ascii(each)[1:-1] for each in text)
+    return escaped if len(escaped) <= _LONGEST else f"{escaped[:_LONGEST]}..."
+
+
 class Kind(StrEnum):
     """What is wrong."""
 
@@ -65,7 +77,7 @@ class Report:
         """Note something that is wrong. All are counted, the first are kept."""
         self.counts[kind.value] += 1
         if len(self.findings) < _SHOWN:
-            self.findings.append(Finding(kind, index, text, is_exact))
+            self.findings.append(Finding(kind, index, plain(text), is_exact))
 
     @property
     def is_sound(self) -> bool:

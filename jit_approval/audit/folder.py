@@ -56,7 +56,12 @@ class Folder:
 
     def event_files(self) -> list[str]:
         """Return the names of the files that hold events, in order."""
-        return sorted(each.name for each in self.path.iterdir() if _EVENTS.fullmatch(each.name))
+        return sorted(
+            each.name
+            for each in self.path.iterdir()
+            # What is no file, a pipe perhaps, would be waited for.
+            if _EVENTS.fullmatch(each.name) and each.is_file()
+        )
 
     def events(self) -> Iterator[Record | None]:
         """Return the events in order; None for a line that holds none.
@@ -80,7 +85,7 @@ class Folder:
         Raises:
             OSError: the file cannot be read.
         """
-        if (self.path / CHECKPOINTS).exists():
+        if (self.path / CHECKPOINTS).is_file():
             for line in self._lines(CHECKPOINTS, is_events=False):
                 yield parse_note(line) or ""
 

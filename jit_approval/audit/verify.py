@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from jit_approval.audit import checking, notes
-from jit_approval.audit.findings import Report
+from jit_approval.audit.findings import Report, plain
 from jit_approval.audit.folder import Folder
 from jit_approval.audit.records import Record
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = checking.verify(events, folder.statements(), keys, kept)
     except notes.NoteError as error:
         return _cannot(f"the checkpoint in {given.checkpoint} cannot be used: {error}")
-    except (notes.KeyFormatError, notes.LibraryMissing, OSError) as error:
+    except (notes.KeyFormatError, notes.LibraryMissing, OSError, UnicodeDecodeError) as error:
         return _cannot(str(error))
     report.unfinished += folder.unfinished
     print(json.dumps(report.as_json(), indent=2) if given.json else as_text(report))
@@ -59,13 +59,13 @@ def as_text(report: Report) -> str:
     """Return a report for people."""
     counts = ", ".join(f"{number:,} {name}" for name, number in report.counts.items())
     lines = [
-        f"trail       {report.origin or 'unknown'}",
+        f"trail       {plain(report.origin) or 'unknown'}",
         f"verified    {report.verified:,} of {report.events:,} events",
         *([f"checkpoint  {checking.moment(report.time)}, root {report.root}"] if report.time is not None else []),
         *([f"erased      {report.erased:,} by authority"] if report.erased else []),
         *([f"not sealed  {report.unsealed:,} at the end: no signature covers them yet"] if report.unsealed else []),
         *[f"unfinished  {text}" for text in report.unfinished],
-        *[f"warning     {text}" for text in report.warnings[:20]],
+        *[f"warning     {plain(text)}" for text in report.warnings[:20]],
         "truncation  checked" if report.truncation_checked else
         "truncation  not checked: give a checkpoint that was kept elsewhere (--checkpoint)",
     ]  # fmt: skip
