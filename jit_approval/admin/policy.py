@@ -142,9 +142,11 @@ class ApprovalPolicyAdmin(policy_list.Columns, _ModelAdmin):
         """Suggest a slug for a new policy."""
         return {} if obj is not None else {"slug": ("name",)}
 
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> dict[str, Any]:
         """Leave out deleting several: that is archiving, or one by one."""
-        found: dict[str, Any] = super().get_actions(request)
+        # Django 6.1 asks for a place; before, there was only one.
+        place = {} if action_location is None else {"action_location": action_location}
+        found: dict[str, Any] = super().get_actions(request, **place)
         found.pop("delete_selected", None)
         return found
 
