@@ -24,9 +24,11 @@ from jit_approval.audit import (
     merkle,
     notes,
     places,
+    records,
     seal,
 )
 from jit_approval.audit.findings import Report
+from jit_approval.audit.records import Record
 from jit_approval.models import AuditEvent, Checkpoint, Seal, TreeHead
 from tests import audit_checker
 
@@ -349,6 +351,19 @@ def test_an_export_with_more_than_was_sealed_stops_everything(trail: Trail) -> N
     events(1)
     with pytest.raises(seal.SealRefused, match=r"another line|fewer lines"):
         seal.seal(at_once=True)
+
+
+def test_events_in_an_export_that_the_database_has_not_sealed_stop_everything(trail: Trail) -> None:
+    events(2)
+    seal.seal(at_once=True)
+    first_line = (trail.path / folder.CHECKPOINTS).read_bytes().splitlines(keepends=True)[0]
+    (trail.path / folder.CHECKPOINTS).write_bytes(first_line)
+    path = trail.path / folder.events_file(0)
+    beyond = records.as_line(Record(2, "0" * 64, "", "{}"))
+    path.write_bytes(path.read_bytes() + beyond)
+    with pytest.raises(seal.SealRefused, match="more than the database has sealed"):
+        seal.seal(at_once=True)
+    assert path.read_bytes().endswith(beyond)
 
 
 def test_an_export_that_lost_events_is_not_gone_on_with(trail: Trail) -> None:

@@ -117,6 +117,17 @@ def test_an_event_that_was_never_sealed_though_a_later_one_of_its_request_was_is
     assert first(checked(writer.history.write(tmp_path))) == (Kind.MISSING, 1)
 
 
+@pytest.mark.parametrize(("sequence", "previous"), [(2, ""), (1, "0" * 64)])
+def test_an_event_of_no_request_follows_no_other(
+    tmp_path: Path, sequence: int, previous: str
+) -> None:
+    writer = Writer()
+    text = links.canonical({"request": None, "sequence": sequence, "kind": "allowed"})
+    writer.append(Record(0, links.digest(previous, text), previous, text))
+    writer.checkpoint()
+    assert first(checked(writer.history.write(tmp_path))) == (Kind.ALTERED, 0)
+
+
 def test_a_trail_cut_off_below_its_last_checkpoint_is_truncated(tmp_path: Path) -> None:
     history = some().history
     del history.events[7:]
