@@ -533,7 +533,9 @@ def test_the_stock_viewset_of_the_tests_is_gated():
 def stored(*databases: str, **settings: Any) -> dict[str, str]:
     """Our findings with `check --database …`, by id."""
     with override_settings(**settings):
-        messages = run_checks(tags=["jit_approval"], databases=list(databases or ["default"]))
+        messages = run_checks(
+            tags=["jit_approval", "jit_approval_policies"], databases=list(databases or ["default"])
+        )
     assert all(message.hint for message in messages)
     return {message.id.removeprefix("jit_approval."): message.msg for message in messages}
 
