@@ -112,10 +112,7 @@ WAYS: dict[str, tuple[Callable[[], object], int | None]] = {
     "state": (lambda: of(1).update(target="approved"), 1),
     "number": (lambda: of(1).update(sequence=9), 1),
     "previous hash": (lambda: of(1).update(previous_hash="0" * 64), 1),
-    "request": (
-        lambda: of(0).update(approval_request=ApprovalRequest.objects.latest("pk"), sequence=77),
-        0,
-    ),
+    "request": (lambda: of(0).update(approval_request=None), 0),
     "seal": (lambda: Seal.objects.filter(index=4).delete(), None),
     "nodes": (lambda: Seal.objects.filter(index=4).update(nodes=bytes(32)), 4),
     "places": (swap_places, 1),

@@ -229,6 +229,35 @@ def test_a_database_restored_to_an_earlier_state_is_not_sealed_on(trail: Trail) 
     ensure_refused("Was it restored|is missing|not those that were signed")
 
 
+def test_a_head_that_was_put_back_is_not_sealed_on(trail: Trail) -> None:
+    events(3)
+    seal.seal(at_once=True)
+    TreeHead.objects.update(size=1)
+    ensure_refused("has 1 sealed events, and 3 were signed")
+
+
+def test_places_are_given_only_where_the_head_is(trail: Trail) -> None:
+    seal.seal(at_once=True)
+    asleep = seal._Sealer("default", keys.load(trail.key_file, {}), {"sealed": 0, "signed": 0})
+    TreeHead.objects.update(size=7)
+    with pytest.raises(seal._Overtaken):
+        asleep._advance(events(1))
+    assert not Seal.objects.exists()
+
+
+def test_a_checkpoint_before_a_rotation_must_be_the_one_it_names(
+    trail: Trail, tmp_path: Path
+) -> None:
+    events(3)
+    keys.generate(NAME, tmp_path / "new.key")
+    seal.rotate(keys.load(tmp_path / "new.key", {}))
+    old = Checkpoint.objects.filter(kind="checkpoint").latest("number")
+    Checkpoint.objects.filter(pk=old.pk).update(note=old.note.replace("time 1", "time 2"))
+    settings = trail.settings(AUDIT_KEY_FILE=str(tmp_path / "new.key"), AUDIT_EXPORT_DIR="")
+    with override_settings(JIT_APPROVAL=settings):
+        ensure_refused("do not follow one another")
+
+
 def test_a_seal_that_was_changed_is_not_signed_over(trail: Trail) -> None:
     events(3)
     seal.seal(at_once=True)
