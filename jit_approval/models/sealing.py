@@ -14,9 +14,7 @@ class TreeHead(models.Model):
     # Always 1: there is one trail.
     id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
     size = models.PositiveBigIntegerField(_("events"), default=0)
-    # Of statements; that they are numbered without gaps is what keeps two sealers from forking them.
-    statements = models.PositiveBigIntegerField(default=0)
-    # Every event up to this key is sealed; those that commit late have a higher one. See audit/pending.py.
+    # Every event up to this key is sealed; those that commit late have a higher one. See audit/places.py.
     settled = models.BigIntegerField(default=0)
     # The next `settled`, once everybody who was writing at `candidate_at` has long ended.
     candidate = models.BigIntegerField(default=0)
