@@ -20,7 +20,7 @@ def test_the_first_block_of_the_readme_runs_the_demo() -> None:
 
 
 def test_the_second_block_of_the_readme_runs_the_tests() -> None:
-    assert readme_block(2).stdout.endswith("-m pytest\n")
+    assert readme_block(2).stdout.endswith("-m pytest -n auto\n")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from jit_approval.models import (
 )
 from jit_approval.states import Outcome, Status
 from tests import factories, mailers
+from tests.tables import missing
 
 pytestmark = pytest.mark.django_db
 NOTHING = {"changes": 0, "expired": 0, "unknown": 0, "told": 0}
@@ -233,11 +234,8 @@ def test_mistake_in_a_change_of_policies_does_not_stop_the_rest(
 ) -> None:
     factories.decider()
     make_due(factories.held())
-    table, PolicyChange._meta.db_table = PolicyChange._meta.db_table, "not_there"
-    try:
+    with missing(PolicyChange):
         counts = tasks.sweep()
-    finally:
-        PolicyChange._meta.db_table = table
     assert counts == {**NOTHING, "expired": 1}
     assert "changes of policies" in caplog.text
 
@@ -488,12 +486,8 @@ def test_schedule_is_not_asked_for_on_other_databases() -> None:
 
 
 def test_without_the_queues_tables_there_is_no_schedule() -> None:
-    table = Schedule._meta.db_table
-    Schedule._meta.db_table = "not_there"
-    try:
+    with missing(Schedule):
         tasks.ensure_schedule("default")
-    finally:
-        Schedule._meta.db_table = table
 
 
 @pytest.mark.django_db(transaction=True)
