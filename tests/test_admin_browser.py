@@ -182,9 +182,16 @@ def call_held(requester: Any, call: dict[str, Any], terms: dict[str, Any]) -> Ap
     return services.open_request(made, factories.terms(**terms))
 
 
-def overflows(tab: Any) -> bool:
-    """Whether one has to scroll sideways."""
-    return tab.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+def overflows(tab: Any) -> list[str]:
+    """What makes one scroll sideways; an element can be found before the styles and scripts are done."""
+    tab.wait_for_load_state("load")
+    return tab.evaluate("""() => {
+        const wide = (edge) => Math.ceil(edge) > window.innerWidth;
+        if (!wide(document.documentElement.scrollWidth)) return [];
+        const page = `${document.documentElement.scrollWidth} > ${window.innerWidth}`;
+        const found = [...document.querySelectorAll("*")].filter((each) => wide(each.getBoundingClientRect().right));
+        return [page, ...found.map((each) => `${each.tagName} ${each.className} #${each.id}`)];
+    }""")
 
 
 @pytest.mark.parametrize("size", SIZES)
