@@ -61,6 +61,8 @@ class Terms:
     decide_within: timedelta
     usable_within: timedelta
     rejection_cooldown: timedelta
+    # How long the caller may wait on the line; the setting caps it.
+    max_wait: timedelta = timedelta(0)
     require_reason: bool = False
     reason_pattern: str = ""
     require_approval_id: bool = False

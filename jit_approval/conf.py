@@ -20,6 +20,7 @@ MIN_WINDOW = timedelta(seconds=1)
 MAX_WINDOW = timedelta(days=30)
 MAX_WAIT = timedelta(days=365)
 MAX_APPROVALS = 1000
+MAX_ON_THE_LINE = timedelta(hours=1)
 MIN_KEY = 32
 
 
@@ -81,6 +82,13 @@ class Settings:
     # Told, beside a policy's own fallback, when a call finds nobody who could decide it.
     FALLBACK_ADDRESSES: tuple[str, ...] = ()
 
+    # How long a connection is held for a caller that sends `Prefer: wait`; 0: never. How many at once, in one
+    # process: in all under ASGI, in all where each of them holds a thread, and of one requester.
+    MAX_WAIT: timedelta = timedelta(0)
+    MAX_WAITERS: int = 1000
+    MAX_THREAD_WAITERS: int = 4
+    MAX_WAITERS_PER_REQUESTER: int = 20
+
     # Answers and messages.
     POLL_INTERVAL: int = 5
     BASE_URL: str = ""
@@ -118,6 +126,9 @@ _AT_LEAST_ONE = (
     "MAX_JSON_DEPTH",
     "MAX_PREVIEW_CHARS",
     "POLL_INTERVAL",
+    "MAX_WAITERS",
+    "MAX_THREAD_WAITERS",
+    "MAX_WAITERS_PER_REQUESTER",
 )
 
 
@@ -199,6 +210,8 @@ def _validate(loaded: Settings) -> None:
     for name in ("REJECTION_COOLDOWN", "RUN_LIMIT"):
         if not timedelta(0) <= getattr(loaded, name) <= MAX_WAIT:
             raise ImproperlyConfigured(f"JIT_APPROVAL[{name!r}] must lie between 0 and 365 days.")
+    if not timedelta(0) <= loaded.MAX_WAIT <= MAX_ON_THE_LINE:
+        raise ImproperlyConfigured("JIT_APPROVAL['MAX_WAIT'] must lie between 0 and 1 hour.")
     for network in loaded.TRUSTED_PROXIES:
         try:
             ip_network(network)

@@ -390,6 +390,7 @@ def _row(call: Call, terms: Terms, now: datetime) -> ApprovalRequest:
         weighed=bool(terms.group_requirements) or terms.object_permission is not None,
         usable_within=terms.usable_within,
         rejection_cooldown=terms.rejection_cooldown,
+        max_wait=terms.max_wait,
         created_at=now,
         decide_by=decide_by,
         due_at=decide_by,

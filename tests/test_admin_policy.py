@@ -49,6 +49,7 @@ def form(
         "decide_within": "00:15:00",
         "usable_within": "00:05:00",
         "rejection_cooldown": "00:05:00",
+        "max_wait": "01:00:00",
         "effect": "require",
         "severity": "normal",
     } | fields
@@ -104,6 +105,8 @@ def test_the_same_decider_twice_is_refused(editor) -> None:
         {"decide_within": "00:00:00"},
         {"usable_within": "31 00:00:00"},
         {"rejection_cooldown": "-00:00:01"},
+        {"max_wait": "-00:00:01"},
+        {"max_wait": "01:00:01"},
         {"required_approvals": "0"},
     ],
 )

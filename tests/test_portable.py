@@ -76,6 +76,7 @@ def test_every_key_is_read() -> None:
     decide_within = "90s"
     usable_within = "1h"
     rejection_cooldown = "0s"
+    max_wait = "30s"
     require_reason = true
     reason_pattern = 'INC-\\d+'
     require_approval_id = true
@@ -102,6 +103,7 @@ def test_every_key_is_read() -> None:
         "decide_within": "1m30s",
         "usable_within": "1h",
         "rejection_cooldown": "0s",
+        "max_wait": "30s",
         "require_reason": True,
         "reason_pattern": "INC-\\d+",
         "require_approval_id": True,
@@ -402,6 +404,7 @@ def _snapshots(draw: Any, slug: str) -> dict[str, Any]:
         "decide_within": draw(_spans),
         "usable_within": draw(_spans),
         "rejection_cooldown": draw(_spans),
+        "max_wait": draw(_spans),
         "group_requirements": draw(
             st.dictionaries(_text.filter(bool), st.integers(1, 1000), max_size=3)
         ),

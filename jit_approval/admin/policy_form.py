@@ -61,7 +61,10 @@ FIELDSETS: Any = (
             "fields": ("channels",),
         },
     ),
-    (_("How long"), {"fields": ("decide_within", "usable_within", "rejection_cooldown")}),
+    (
+        _("How long"),
+        {"fields": ("decide_within", "usable_within", "rejection_cooldown", "max_wait")},
+    ),
     (
         _("What the caller must say"),
         {"fields": ("require_reason", "reason_pattern", "require_approval_id")},

@@ -282,6 +282,7 @@ def _held_as_data(found: Explanation, terms: Terms) -> dict[str, Any]:
         "require_approval_id": terms.require_approval_id,
         "decide_within": terms.decide_within.total_seconds(),
         "usable_within": terms.usable_within.total_seconds(),
+        "max_wait": terms.max_wait.total_seconds(),
         "decide_by": _utc(found.decide_by),
         "usable_until": _utc(found.usable_until),
         "quorum_is_reachable": found.is_reachable,

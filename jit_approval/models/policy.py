@@ -23,6 +23,7 @@ from jit_approval.models.validators import (
     validate_globs,
     validate_object_permission,
     validate_pattern,
+    validate_wait,
     validate_window,
 )
 from jit_approval.states import Effect, Severity
@@ -89,6 +90,15 @@ class ApprovalPolicy(models.Model):
         default=timedelta(minutes=5),
         validators=[validate_cooldown],
         help_text=_("How long the same requester may not ask again for the same object."),
+    )
+    max_wait = models.DurationField(
+        _("wait on the line"),
+        default=conf.MAX_ON_THE_LINE,
+        validators=[validate_wait],
+        help_text=_(
+            "How long a caller that asks to wait is kept on the line at most; the setting MAX_WAIT, 0 unless "
+            "set, may be shorter. 0: never. hh:mm:ss"
+        ),
     )
     require_reason = models.BooleanField(
         _("require a reason"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 from django.conf import settings
@@ -84,6 +84,7 @@ class ApprovalRequest(models.Model):
     weighed = models.BooleanField(default=False, editable=False)
     usable_within = models.DurationField(_("usable within"))
     rejection_cooldown = models.DurationField()
+    max_wait = models.DurationField(default=timedelta(0), editable=False)
 
     # Times, by the database clock.
     created_at = models.DateTimeField(_("asked at"))

@@ -41,6 +41,12 @@ def validate_cooldown(value: timedelta) -> None:
         raise ValidationError(_("A cool-down lies between 0 and 365 days."), code="cooldown")
 
 
+def validate_wait(value: timedelta) -> None:
+    """Refuse a wait on the line of less than nothing, or of more than an hour."""
+    if not timedelta(0) <= value <= conf.MAX_ON_THE_LINE:
+        raise ValidationError(_("A wait on the line lies between 0 and 1 hour."), code="wait")
+
+
 def validate_globs(value: str) -> None:
     """Refuse an empty list of actions, and globs that cannot match an action label."""
     globs = [line.strip() for line in value.split("\n") if line.strip()]

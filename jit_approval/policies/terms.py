@@ -28,6 +28,7 @@ def terms(policy: ApprovalPolicy | None) -> Terms:
         decide_within=policy.decide_within,
         usable_within=policy.usable_within,
         rejection_cooldown=policy.rejection_cooldown,
+        max_wait=policy.max_wait,
         require_reason=policy.require_reason,
         reason_pattern=policy.reason_pattern,
         require_approval_id=policy.require_approval_id,
@@ -47,6 +48,7 @@ def _default_terms() -> Terms:
         decide_within=config.DECIDE_WITHIN,
         usable_within=config.USABLE_WITHIN,
         rejection_cooldown=config.REJECTION_COOLDOWN,
+        max_wait=conf.MAX_ON_THE_LINE,
         require_reason=config.REQUIRE_REASON,
     )
 
@@ -183,6 +185,7 @@ def tightened(held: Terms, other: Terms) -> Terms:
         decide_within=min(held.decide_within, other.decide_within),
         usable_within=min(held.usable_within, other.usable_within),
         rejection_cooldown=max(held.rejection_cooldown, other.rejection_cooldown),
+        max_wait=min(held.max_wait, other.max_wait),
         require_reason=held.require_reason or other.require_reason,
         reason_pattern=held.reason_pattern or other.reason_pattern,
         require_approval_id=held.require_approval_id or other.require_approval_id,

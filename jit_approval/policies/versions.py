@@ -49,7 +49,7 @@ _PLAIN = (
     "require_approval_id",
 )
 _LINES = ("actions", "fallback")
-_DURATIONS = ("decide_within", "usable_within", "rejection_cooldown")
+_DURATIONS = ("decide_within", "usable_within", "rejection_cooldown", "max_wait")
 _NOTHING_BESIDE: Snapshot = {"channels": [], "group_requirements": {}, "users": {}, "groups": {}}
 
 
@@ -170,6 +170,8 @@ def restore(wanted: Mapping[str, Any]) -> ApprovalPolicy:
         ValidationError: a value no policy may have, or a user, group or permission that does not exist.
     """
     alias = database()
+    # Of fields it is older than, a snapshot says nothing.
+    wanted = {**_own_fields(ApprovalPolicy()), **wanted}
     policy = ApprovalPolicy.objects.using(alias).filter(slug=wanted["slug"]).first()
     policy = policy or ApprovalPolicy(slug=wanted["slug"])
     for name in _PLAIN:

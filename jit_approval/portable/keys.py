@@ -43,6 +43,7 @@ KEYS = {
     "decide_within": Kind.DURATION,
     "usable_within": Kind.DURATION,
     "rejection_cooldown": Kind.DURATION,
+    "max_wait": Kind.DURATION,
     "require_reason": Kind.FLAG,
     "reason_pattern": Kind.TEXT,
     "require_approval_id": Kind.FLAG,
