@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 LAYERS = (
     # pure: no models, no HTTP
     "states exceptions signals conf clock fingerprint calls redaction prepared addresses conditions quorum "
-    "persons secrets stopping prefer",
+    "persons secrets stopping prefer "
+    "client",
     "models querysets migrations",
     "policies limits queue audit notifications heartbeats",
     "transitions",
