@@ -33,6 +33,9 @@ class Shown:
     reason: str = ""
     ip: str = ""
     user_agent: str = ""
+    # Who acts for the requester: as the call claims, or as its credential proves.
+    agent: str = ""
+    agent_proven: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from jit_approval import addresses, body, conf, facts, fingerprint, policies, redaction
+from jit_approval import addresses, agents, body, conf, facts, fingerprint, policies, redaction
 from jit_approval.calls import Call, Shown
 from jit_approval.exceptions import UnbindableCall
 from jit_approval.fingerprint import canonical_json
@@ -89,7 +89,7 @@ def _fields(
         "version": None if request.version is None else str(request.version).encode(),
         "media_type": content.media_type,
         "body": content.digest,
-        "headers": canonical_json(_bound_headers(http.META)),
+        "headers": canonical_json({**_bound_headers(http.META), **agents.bound(request)}),
         "language": (translation.get_language() or "").encode(),
         "time_zone": timezone.get_current_timezone_name().encode(),
         "requester": canonical_json([user._meta.label_lower, str(user.pk)]),
@@ -107,21 +107,17 @@ def _raw_path(http: Any) -> bytes:
     # gunicorn says RAW_URI, uWSGI and mod_wsgi REQUEST_URI; a header could not set either.
     uri = http.META.get("RAW_URI") or http.META.get("REQUEST_URI")
     if uri:
-        return _wsgi_bytes(uri.partition("?")[0])
+        return agents.wsgi_bytes(uri.partition("?")[0])
     return str(http.path).encode("utf-8", "surrogatepass")
 
 
 def _raw_query(http: Any) -> bytes:
     raw = getattr(http, "scope", {}).get("query_string")
-    return bytes(raw) if isinstance(raw, bytes) else _wsgi_bytes(http.META.get("QUERY_STRING", ""))
-
-
-def _wsgi_bytes(text: str) -> bytes:
-    """Undo PEP 3333's latin-1 disguise of raw bytes."""
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
+    return (
+        bytes(raw)
+        if isinstance(raw, bytes)
+        else agents.wsgi_bytes(http.META.get("QUERY_STRING", ""))
+    )
 
 
 def _bound_headers(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,6 +191,7 @@ def _shown(
     request: Request, method: str, obj: Any, content: body.Body, context: Mapping[str, Any]
 ) -> Shown:
     config = conf.get()
+    agent = agents.of(request)
     identity = _identity(obj) if obj is not None else ["", ""]
     payload, cut = "", False
     if not content.is_empty:
@@ -213,6 +210,8 @@ def _shown(
         reason=reason_of(request),
         ip=redaction.visible(addresses.client_address(request.META))[:64],
         user_agent=redaction.visible(request.META.get("HTTP_USER_AGENT", ""))[:300],
+        agent=agent.name,
+        agent_proven=agent.proven,
     )
 
 
@@ -252,11 +251,7 @@ def reason_of(request: Request) -> str:
     Raises:
         UnbindableCall: it is longer than `MAX_REASON_LENGTH` characters.
     """
-    raw = _wsgi_bytes(request.META.get("HTTP_APPROVAL_REASON", "")).strip()
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
+    text = agents.header_text(request.META, "Approval-Reason")
     limit = conf.get().MAX_REASON_LENGTH
     if len(text) > limit:
         raise UnbindableCall(f"Approval-Reason has at most {limit} characters.")

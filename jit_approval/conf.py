@@ -71,6 +71,8 @@ class Settings:
     # callable(request) -> iterable of further persons behind this call.
     PERSON_KEY: str = "pk"
     REQUEST_PERSONS: str = ""
+    # A dotted path to a callable(request) -> the agent that the credential of this call proves, or "".
+    REQUEST_AGENT: str = ""
 
     # Who is in front of the server (addresses or networks), so that their X-Forwarded-For is believed.
     TRUSTED_PROXIES: tuple[str, ...] = ()

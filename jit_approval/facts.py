@@ -10,7 +10,7 @@ from typing import Any
 from django.utils import timezone
 from rest_framework.request import Request
 
-from jit_approval import addresses, conf, policies
+from jit_approval import addresses, agents, conf, policies
 
 _NESTED = re.compile(r"[^\[.]+[\[.]").match
 
@@ -28,6 +28,7 @@ def of_call(
         http = request._request
         return {
             "action": action,
+            "agent": agents.of(request).name,
             "request": {
                 # As in action labels: HEAD runs what GET runs, and a condition on the one means both.
                 "method": "GET" if method == "HEAD" else method,

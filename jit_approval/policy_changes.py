@@ -138,6 +138,7 @@ def _call(outcome: Trial, by: Any, reason: str, ip: str) -> Call:
         ),
         facts=lambda: {
             "action": ACTION,
+            "agent": "",
             "request": {
                 "method": "CHANGE",
                 "path": "",

@@ -110,4 +110,5 @@ def _of_call(call: Call, policy: ApprovalPolicy) -> dict[str, Any]:
         "object": call.shown.object_label,
         "reason": call.shown.reason,
         "ip": call.shown.ip,
+        "agent": call.shown.agent,
     }

@@ -91,6 +91,8 @@ def test_a_request_reads_as_the_design_says(row, erin):
         "policy": None,
         "requester": "erin",
         "reason": "why",
+        "agent": None,
+        "agent_proven": False,
         "method": "DELETE",
         "path": "/api/customers/42/",
         "object": {"model": "testapp.customer", "pk": "42", "label": "Ada"},

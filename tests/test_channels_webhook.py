@@ -103,6 +103,8 @@ def test_held_call_arrives_signed_with_facts_and_links(endpoint: Receiver) -> No
         "severity": "normal",
         "requester": "erin",
         "claimed_reason": "GDPR erasure #811",
+        "agent": None,
+        "agent_proven": False,
         "approvals_required": 1,
         "approvals_given": 0,
         "decisions": [],

@@ -30,6 +30,7 @@ NOW = datetime(2026, 3, 1, 18, 30, 15, 250_000, tzinfo=UTC)
 def facts(data: Any = None, **user: Any) -> dict[str, Any]:
     return {
         "action": "transfers.create",
+        "agent": "invoice-bot",
         "request": {
             "method": "POST",
             "path": "/transfers/",
@@ -225,6 +226,7 @@ def test_a_pattern_that_ruins_backtracking_engines_does_no_harm() -> None:
         ('request.headers["x-team"] == "ops"', True),
         ('"x-other" in request.headers', False),
         ('request.agent.contains("curl")', True),
+        ('agent == "invoice-bot"', True),
         ('!request.ip.startsWith("10.")', True),
         ('user.username == "erin" && user.id == "7"', True),
         ("user.is_staff || user.is_superuser", False),

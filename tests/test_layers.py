@@ -26,7 +26,7 @@ LAYERS = (
     "verdicts",
     "services overdue",
     # glue: parses input, calls one service, shapes the answer
-    "facts",
+    "agents facts",
     "policy_changes membership explaining delegating portable",
     "sweeping clockwork health",
     "execution capture body problems gate attempt gated handlers permissions api urls admin tasks "

@@ -73,6 +73,7 @@ class ExplainForm(forms.Form):
     query = forms.CharField(label=_("Query"), required=False, max_length=2000)
     ip = forms.CharField(label=_("Address"), required=False, max_length=64)
     agent = forms.CharField(label=_("User agent"), required=False, max_length=300)
+    acts_for = forms.CharField(label=_("Agent (Approval-Agent)"), required=False, max_length=200)
     headers = forms.CharField(
         label=_("Headers"),
         required=False,
@@ -188,7 +189,10 @@ def _view(page: ApprovalPolicyAdmin, request: HttpRequest) -> HttpResponse:
         "media": page.media + forms.Media(css={"all": ("jit_approval/explain.css",)}),
         "form": form,
         "main": [form[name] for name in ("action", "user", "method", "payload", "context")],
-        "more": [form[name] for name in ("object_pk", "path", "query", "ip", "agent", "headers")],
+        "more": [
+            form[name]
+            for name in ("object_pk", "path", "query", "ip", "agent", "acts_for", "headers")
+        ],
         "labels": known,
         **(_answer(found, known) if found else {}),
     }

@@ -42,6 +42,9 @@ def summary(approval_request: ApprovalRequest) -> dict[str, Any]:
         "policy": row.policy_slug or None,
         "requester": row.requester_label,
         "reason": row.reason,
+        # Who acts for the requester: as claimed, unless the credential proved it.
+        "agent": row.agent or None,
+        "agent_proven": row.agent_proven,
         "method": row.method,
         "path": row.path,
         "object": _object(row),

@@ -85,6 +85,11 @@ def _findings(config: conf.Settings) -> Iterator[tuple[str, tuple[str, str]]]:
     if config.REQUEST_PERSONS and (problem := _callable_problem(config.REQUEST_PERSONS)):
         hint = "Give the dotted path of a callable(request) that returns further persons."
         yield "REQUEST_PERSONS", (problem, hint)
+    if config.REQUEST_AGENT and (problem := _callable_problem(config.REQUEST_AGENT)):
+        hint = (
+            "Give the dotted path of a callable(request) that returns the agent's name, or nothing."
+        )
+        yield "REQUEST_AGENT", (problem, hint)
 
 
 def _is_web_address(text: str) -> bool:

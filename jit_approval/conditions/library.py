@@ -19,6 +19,7 @@ MODULE = "cel_expr_python.cel"
 # and each has its type.
 VARIABLES = {
     "action": "string",
+    "agent": "string",
     "now": "timestamp",
     "object": "map(string, dyn)",
     "request.method": "string",

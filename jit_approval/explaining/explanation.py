@@ -46,6 +46,8 @@ class Asked:
     query: str = ""
     ip: str = ""
     agent: str = ""
+    # Approval-Agent, or what the credential would prove; `agent` is the User-Agent.
+    acts_for: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     data: Any = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)
@@ -155,6 +157,7 @@ def _facts(asked: Asked) -> dict[str, Any]:
     query = QueryDict(asked.query).lists()
     return {
         "action": asked.action,
+        "agent": asked.acts_for,
         "request": {
             "method": "GET" if asked.method == "HEAD" else asked.method,
             "path": asked.path,

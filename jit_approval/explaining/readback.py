@@ -43,8 +43,12 @@ def of(record: Recorded, user: Mapping[str, Any] | None, *, needs: frozenset[str
             "now": record.at,
             "user": UNKNOWN if user is None else user,
             "object": UNKNOWN,
+            "agent": record.acted_for,
         }
     )
+    if record.acted_for is None or _is_altered(record.acted_for):
+        found.facts["agent"] = UNKNOWN
+        found.gaps["agent"] = "who acted for the requester is not recorded, or only in part"
     if user is None:
         found.gaps |= dict.fromkeys(_USER, "the account is gone")
     found.facts["request"] = _request(record, found.gaps, needs)

@@ -30,6 +30,7 @@ _COLUMNS = (
     "context",
     "ip",
     "user_agent",
+    "agent",
 )
 
 
@@ -50,6 +51,8 @@ class Recorded:
     payload: str | None = None
     context: Mapping[str, Any] | None = None
     agent: str | None = None
+    # Who acted for the requester; None where that was not written down.
+    acted_for: str | None = None
     # (kind, policy) of the events that this one call has left.
     traces: set[tuple[str, str]] = field(default_factory=set)
 
@@ -110,9 +113,19 @@ def _days(since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime
 def _requests(start: datetime, end: datetime) -> Iterator[Recorded]:
     rows = ApprovalRequest.objects.using(policies.database())
     rows = rows.filter(created_at__gte=start, created_at__lt=end).order_by("created_at", "pk")
-    for at, fingerprint, action, user, label, method, path, *shown, ip, agent in rows.values_list(
-        *_COLUMNS
-    ).iterator(chunk_size=_CHUNK):
+    for (
+        at,
+        fingerprint,
+        action,
+        user,
+        label,
+        method,
+        path,
+        *shown,
+        ip,
+        agent,
+        acted_for,
+    ) in rows.values_list(*_COLUMNS).iterator(chunk_size=_CHUNK):
         payload, is_cut, context = shown
         yield Recorded(
             at,
@@ -127,6 +140,7 @@ def _requests(start: datetime, end: datetime) -> Iterator[Recorded]:
             payload=None if is_cut else payload,
             context=context,
             agent=agent,
+            acted_for=acted_for,
             traces={(HELD, "")},
         )
 
@@ -148,6 +162,7 @@ def _events(start: datetime, end: datetime) -> Iterator[Recorded]:
             str(data.get("method", "")),
             str(data.get("path", "")),
             str(data.get("ip", "")),
+            acted_for=data.get("agent"),
             traces={(kind, str(data.get("policy", "")))},
         )
 

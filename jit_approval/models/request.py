@@ -110,6 +110,9 @@ class ApprovalRequest(models.Model):
     reason = models.TextField(_("reason"), blank=True)
     ip = models.CharField(_("address"), max_length=64, blank=True)
     user_agent = models.CharField(_("user agent"), max_length=300, blank=True)
+    # Who acts for the requester: a claim, unless the credential proved it.
+    agent = models.CharField(_("agent"), max_length=200, blank=True)
+    agent_proven = models.BooleanField(default=False, editable=False)
 
     # Head of this request's audit chain; every write of status compares and advances it.
     audit_seq = models.PositiveIntegerField(default=0, editable=False)

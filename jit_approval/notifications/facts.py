@@ -24,6 +24,8 @@ def of(row: ApprovalRequest, now: datetime) -> dict[str, Any]:
         "object": visible(row.object_label),
         "requester": visible(row.requester_label),
         "reason": visible(row.reason),
+        "agent": visible(row.agent),
+        "agent_proven": row.agent_proven,
         "match_code": row.match_code,
         "required": row.required_approvals,
         "decide_by": _for_people(row.decide_by),
@@ -52,6 +54,8 @@ def for_machines(row: ApprovalRequest, facts: Mapping[str, Any]) -> dict[str, An
         "severity": row.severity,
         "requester": facts["requester"],
         "claimed_reason": facts["reason"],
+        "agent": facts["agent"] or None,
+        "agent_proven": facts["agent_proven"],
         "approvals_required": row.required_approvals,
         "approvals_given": sum(each["code"] == Verdict.APPROVE for each in facts["decisions"]),
         "decisions": [

@@ -134,6 +134,10 @@ def _rows(event: Event, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     )
     rows = (
         (_("Who:"), facts["requester"]),
+        (
+            _("Agent:") if facts.get("agent_proven") else _("Claims to be agent:"),
+            facts.get("agent"),
+        ),
         (_("Action:"), facts["action"]),
         (_("Object:"), facts["object"]),
         # Nobody has checked it.
@@ -142,7 +146,7 @@ def _rows(event: Event, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         (_("Approval-Id:"), facts["id"]),
         (_("Decide by:"), facts["decide_by"] if waits else ""),
     )
-    return [(label, value) for label, value in rows if value]
+    return [(label, str(value)) for label, value in rows if value]
 
 
 def _subject(event: Event, facts: Mapping[str, Any]) -> str:

@@ -89,6 +89,7 @@ def _add_call(parser: ArgumentParser) -> None:
     call.add_argument("--query", default="", help=_("Query string, without the question mark."))
     call.add_argument("--ip", default="", help=_("Address it comes from."))
     call.add_argument("--agent", default="", help=_("User agent."))
+    call.add_argument("--approval-agent", default="", help=_("Who acts for the user."))
     call.add_argument("--header", action="append", default=[], metavar="NAME=VALUE")
     call.add_argument(
         "--by-policy",
@@ -128,6 +129,7 @@ def _asked(options: dict[str, Any], known: actions.Known | None) -> explaining.A
         query=options["query"],
         ip=options["ip"],
         agent=options["agent"],
+        acts_for=options["approval_agent"],
         headers=dict(_header(text) for text in options["header"]),
         data=_payload(options["data"]),
         context=_mapping("--object", options["object"]),
