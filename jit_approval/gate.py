@@ -21,8 +21,10 @@ from jit_approval import (
     handlers,
     policies,
     problems,
+    repeating,
     services,
     verdicts,
+    waiting,
 )
 from jit_approval.attempt import Attempt, named_id
 from jit_approval.capture import capture, parts_without_object
@@ -111,13 +113,29 @@ def _decide(request: Request, view: APIView, method: str, by_policy_only: bool) 
                 raise
         call = capture(request, view, action=action, method=method, obj=obj)
         attempt = Attempt(request, call, candidates)
-        grant = attempt.settle()
+        try:
+            grant = attempt.settle()
+        except problems.ApprovalRequired as required:
+            _let_wait(required, request, view)
+            raise
     vars(request)[_VERDICT if attempt.is_named else _UNNAMED] = _key(request, view)
     if grant is None:
         handlers.let_through(request, view, method)
     else:
         handlers.arm(request, view, method, grant)
     return True
+
+
+def _let_wait(required: problems.ApprovalRequired, request: Request, view: APIView) -> None:
+    """Note on a held call that its caller may wait, and for what; `middleware.WaitForApproval` does the waiting.
+
+    Not where another view asked this one: that view's work would be done again with it.
+    """
+    row, match = required.approval_request, request._request.resolver_match
+    if "HTTP_PREFER" not in request.META or row.status != Status.PENDING or match is None:
+        return
+    if getattr(match.func, "cls", None) is type(view):
+        required.held = waiting.Held(row, request.user.pk, required.now)
 
 
 def _only_observed(candidates: list[ApprovalPolicy]) -> bool:
@@ -195,7 +213,8 @@ def _let_others_refuse_first(request: Request, view: APIView) -> None:
                 message=getattr(permission, "message", None),
                 code=getattr(permission, "code", None),
             )
-    view.check_throttles(request)
+    if not repeating.is_repeat(request._request):  # the client has sent it once
+        view.check_throttles(request)
     view.check_throttles = lambda request: None  # type: ignore[method-assign]
 
 

@@ -1,16 +1,18 @@
-"""Middleware for projects that use ATOMIC_REQUESTS."""
+"""Middleware, each for projects that need it: ATOMIC_REQUESTS, and callers that wait on the line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.db import connections
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.views import APIView
 
-from jit_approval import gated
+from jit_approval import conf, gated, repeating, waiting
 from jit_approval.handlers import ATOMIC_MARK
 
 
@@ -76,3 +78,86 @@ def _spare_testcase(alias: str) -> None:
     blocks = connections[alias].atomic_blocks
     if blocks and getattr(blocks[-1], "_from_testcase", False):
         connections[alias].set_rollback(False)
+
+
+class WaitForApproval:
+    """Keep a caller that sends `Prefer: wait` on the line until its call is decided, then make the call again.
+
+    List it first: the call is made again through everything that follows, authentication included, just as if the
+    caller had repeated it. Under ASGI who waits holds no thread.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        """Keep the next in the chain, and be what it is: a function or a coroutine function."""
+        self.get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Any:
+        """Pass on what does not wait; nothing is done unless the caller asks, and may."""
+        asked = waiting.asked(request, threaded=not self._is_async)
+        repeatable = repeating.repeatable(request) if asked else None
+        if asked is None or repeatable is None:
+            return self.get_response(request)
+        line = _Line(asked, repeatable)
+        return self._on_loop(request, line) if self._is_async else self._in_thread(request, line)
+
+    async def _on_loop(self, request: HttpRequest, line: _Line) -> HttpResponseBase:
+        response = await self.get_response(request)
+        while (held := line.held_by(response)) is not None:
+            with waiting.seat(held.requester, line.asked) as granted:
+                # In the thread that ran the view: the connection is its own.
+                if not granted or not await sync_to_async(waiting.release_connections)():
+                    break
+                await waiting.wait_on_loop(held, line.left(held))
+            response = await self.get_response(line.again(held))
+        return line.answer(response)
+
+    def _in_thread(self, request: HttpRequest, line: _Line) -> HttpResponseBase:
+        response: HttpResponseBase = self.get_response(request)
+        while (held := line.held_by(response)) is not None:
+            with waiting.seat(held.requester, line.asked) as granted:
+                if not granted or not waiting.release_connections():
+                    break
+                if not waiting.wait_in_thread(held, line.left(held), request):
+                    break  # it would run, and nobody would hear of it
+            response = self.get_response(line.again(held))
+        return line.answer(response)
+
+
+class _Line:
+    """One caller that would like to wait, and has not all the time in the world."""
+
+    def __init__(self, asked: waiting.Asked, repeatable: repeating.Repeatable) -> None:
+        self.asked = asked
+        self._repeatable = repeatable
+        self._since = monotonic()
+        self._waited = False
+
+    def held_by(self, response: HttpResponseBase) -> waiting.Held | None:
+        """Return what the answer waits for, if it does, and there is time left."""
+        held = waiting.held_by(response)
+        return held if held is not None and self.left(held) > 0 else None
+
+    def left(self, held: waiting.Held) -> float:
+        """Return for how many seconds the caller may wait for this."""
+        allowed = min(conf.get().MAX_WAIT, held.approval_request.max_wait).total_seconds()
+        until = self._since + min(self.asked.seconds, allowed)
+        return min(until - monotonic(), held.until_deadline)
+
+    def again(self, held: waiting.Held) -> HttpRequest:
+        """Return the call, made again."""
+        self._waited = True
+        return self._repeatable.again(held.approval_request.pk)
+
+    def answer(self, response: HttpResponseBase) -> HttpResponseBase:
+        """Return the answer, and say on it that the caller was let wait."""
+        if self._waited:
+            response.headers["Preference-Applied"] = self.asked.applied
+        closers: list[Any] = vars(response)["_resource_closers"]
+        closers.append(self._repeatable.close)
+        return response

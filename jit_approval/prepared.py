@@ -21,21 +21,37 @@ Extra = tuple[str, str, Any]
 """A further column of a SELECT: its name, its SQL, and the field that says of what type it is."""
 
 
-def insert(row: models.Model, *, using: str) -> None:
-    """Write a new row, as `save(force_insert=True)` does; by that, where the host listens to the model's signals."""
+Along = tuple[str, tuple[Any, ...]]
+"""An expression to be evaluated by a statement that is made anyway, and its parameters."""
+
+
+def insert(row: models.Model, *, using: str, along: Along | None = None) -> None:
+    """Write a new row, as `save(force_insert=True)` does; by that, where the host listens to the model's signals.
+
+    `along` is evaluated by the same statement, on a database that knows RETURNING.
+    """
     model = type(row)
     if pre_save.has_listeners(model) or post_save.has_listeners(model):
         row.save(using=using, force_insert=True)
+        if along is not None:
+            _evaluate(along, using)
         return
     sql, fields = _insert_sql(model, using)
     connection = connections[using]
     values = [field.get_db_prep_save(field.pre_save(row, True), connection) for field in fields]
+    if along is not None:
+        sql, values = f"{sql}, {along[0]}", [*values, *along[1]]
     with transaction.mark_for_rollback_on_error(using=using), connection.cursor() as cursor:
         cursor.execute(sql, values)
         if model._meta.auto_field is not None:
             returned = connection.features.can_return_columns_from_insert
             row.pk = cursor.fetchone()[0] if returned else cursor.lastrowid
     row._state.db, row._state.adding = using, False
+
+
+def _evaluate(along: Along, using: str) -> None:
+    with connections[using].cursor() as cursor:
+        cursor.execute(f"SELECT {along[0]}", along[1])
 
 
 @cache

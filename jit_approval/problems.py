@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView, set_rollback
 
-from jit_approval import conf
+from jit_approval import conf, waiting
 from jit_approval.exceptions import ApprovalError, TooManyPending, UnbindableCall
 from jit_approval.models import ApprovalRequest
 from jit_approval.states import Status, Verdict
@@ -85,11 +85,15 @@ class Problem(APIException):
         }
         # Set afterwards: APIException would turn every leaf of a dict into a string.
         self.detail = self.body
+        # What the caller may wait for, where it may.
+        self.held: waiting.Held | None = None
 
     def response(self, request: Request) -> Response:
         """Return the answer. problem+json only where it is JSON that will be rendered."""
         response = Response(self.body, status=self.status_code, headers=self.headers)
         response.exception = True
+        if self.held is not None:
+            waiting.mark(response, self.held)
         if isinstance(vars(request).get("accepted_renderer"), JSONRenderer):
             response.content_type = "application/problem+json"
         return response
@@ -97,6 +101,9 @@ class Problem(APIException):
 
 class ApprovalRequired(Problem):
     """The call is held: nothing ran, and repeating it identically once approved will run it."""
+
+    approval_request: ApprovalRequest
+    now: datetime
 
 
 def held(approval_request: ApprovalRequest, *, now: datetime, detail: str = "") -> ApprovalRequired:
@@ -107,7 +114,7 @@ def held(approval_request: ApprovalRequest, *, now: datetime, detail: str = "") 
     headers = {"Approval-Id": str(approval_request.pk), "Retry-After": str(interval)}
     if link:
         headers |= {"Location": link, "Link": f'<{link}>; rel="status"'}
-    return ApprovalRequired(
+    required = ApprovalRequired(
         "approval_pending",
         detail
         or "Not executed. The call waits for approval; repeat the identical call once it is approved.",
@@ -123,6 +130,8 @@ def held(approval_request: ApprovalRequest, *, now: datetime, detail: str = "") 
         interval=interval,
         match_code=approval_request.match_code,
     )
+    required.approval_request, required.now = approval_request, now
+    return required
 
 
 _OVER = {

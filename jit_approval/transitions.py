@@ -16,7 +16,7 @@ from uuid import UUID
 from django.db import connections, models, transaction
 from django.dispatch import Signal
 
-from jit_approval import clock, conf, policies, prepared, signals
+from jit_approval import clock, conf, policies, prepared, signals, waking
 from jit_approval.audit import chain
 from jit_approval.exceptions import CommentTooLong, IllegalTransition, NotDurable
 from jit_approval.models import ApprovalRequest, Notification
@@ -209,7 +209,7 @@ def advance(
     as_read = {"id": row.pk, "audit_seq": row.audit_seq, **where}
     if not prepared.update(ApprovalRequest, changes, using=alias, where=as_read, guards=guards):
         raise IllegalTransition("The request has moved on, or its time is over.")
-    prepared.insert(event, using=alias)
+    prepared.insert(event, using=alias, along=waking.along(row, event.sequence, alias))
     for name, value in changes.items():
         setattr(row, name, value)
     return row

@@ -721,3 +721,30 @@ def test_page_of_the_admin_that_gets_around_the_gate_is_an_answer():
     site.register(get_user_model(), Users)
     assert found(**GATED) == ["W015"]
     assert found() == []
+
+
+# --- waiting on the line -----------------------------------------------------------------------------------
+
+LINE = "jit_approval.middleware.WaitForApproval"
+COMMON = "django.middleware.common.CommonMiddleware"
+
+
+def waiting_ids(**changed: Any) -> list[str]:
+    from jit_approval.checks import waiting
+
+    with override_settings(**{"JIT_APPROVAL": {"MAX_WAIT": 60}, **changed}):
+        return [message.id[-4:] for message in waiting.check()]
+
+
+@pytest.mark.parametrize(
+    "middleware, found", [([LINE, COMMON], []), ([COMMON], ["W040"]), ([COMMON, LINE], ["W041"])]
+)
+def test_callers_that_may_wait_need_the_middleware_first(middleware, found):
+    assert waiting_ids(MIDDLEWARE=middleware) == found
+    assert waiting_ids(MIDDLEWARE=middleware, JIT_APPROVAL={}) == []
+    assert waiting_ids(MIDDLEWARE=middleware, JIT_APPROVAL={"MAX_WAIT": "x"}) == []
+
+
+def test_under_atomic_requests_nobody_waits(monkeypatch):
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    assert waiting_ids(MIDDLEWARE=[LINE]) == ["W042"]

@@ -21,7 +21,7 @@ LAYERS = (
     "persons secrets stopping prefer "
     "client",
     "models querysets migrations",
-    "policies limits queue audit notifications heartbeats",
+    "policies limits queue audit notifications heartbeats waking",
     "transitions",
     "verdicts",
     "services overdue",
@@ -29,7 +29,7 @@ LAYERS = (
     "agents facts",
     "policy_changes membership explaining delegating portable",
     "sweeping clockwork health",
-    "execution capture body problems gate attempt gated handlers permissions api urls admin tasks "
+    "execution capture body problems waiting repeating gate attempt gated handlers permissions api urls admin tasks "
     "metrics middleware checks apps management templatetags routes inventory",
 )
 LAYER_OF = {module: rank for rank, modules in enumerate(LAYERS) for module in modules.split()}

@@ -89,6 +89,31 @@ def test_deciding_at_quorum_one_costs_six_with_its_enqueue(erin, bob):
     assert len(counted.texts) <= 6, counted.texts
 
 
+def test_waking_who_waits_costs_no_statement_of_its_own(erin, bob, settings):
+    settings.JIT_APPROVAL = {"MAX_WAIT": 60}
+    erin.post(URL, {"amount": 1})
+    row = ApprovalRequest.objects.get()
+    with Statements(connection) as counted:
+        services.approve(row, by=bob)
+    assert len(counted.texts) <= 6, counted.texts
+    telling = [text for text in counted.texts if "pg_notify" in text]
+    assert len(telling) == (connection.vendor == "postgresql")
+
+
+def test_nobody_is_told_where_nobody_can_wait(erin, bob):
+    erin.post(URL, {"amount": 1})
+    with Statements(connection) as counted:
+        services.approve(ApprovalRequest.objects.get(), by=bob)
+    assert not any("pg_notify" in text for text in counted.texts)
+
+
+def test_asking_to_wait_costs_no_statement_where_nobody_may(erin):
+    erin.post(URL, {"amount": 1})
+    with Statements(connection) as counted:
+        erin.post(URL, {"amount": 1}, headers={"Prefer": "wait=9"})
+    assert len(counted.texts) == 1
+
+
 def test_an_approved_call_adds_six_and_two_commits(erin, bob):
     erin.post(URL, {"amount": 1})
     services.approve(ApprovalRequest.objects.get(), by=bob)

@@ -31,6 +31,9 @@
 | jit_approval.W023 | messages that were given up in the last day |
 | jit_approval.W024 | runs of which nobody knows how they ended |
 | jit_approval.W025 | tasks that nobody takes out of django-q2's queue |
+| jit_approval.W040 | callers may wait on the line, and no middleware keeps them there |
+| jit_approval.W041 | that middleware is not the first |
+| jit_approval.W042 | callers may wait on the line, and under ATOMIC_REQUESTS none does |
 
 W010 to W014 and W016 query the database: they run with `migrate` and `check --database default`, as Django's own
 do. W020 to W025 query it too, with `check --deploy` alone, and have a tag of their own, `jit_approval_health`: they
@@ -53,6 +56,7 @@ def register_all() -> None:
     """Register every check: with Django's own tags, and those that ask no database under `jit_approval`."""
     register(_views, Tags.urls, TAG)
     register(_settings, Tags.security, TAG)
+    register(_waiting, TAG)
     register(_deployment, Tags.security, TAG, deploy=True)
     # Not Tags.database, which only `check --database` runs: these look at settings, not at data.
     register(_databases, TAG)
@@ -72,6 +76,12 @@ def _settings(**_: Any) -> list[CheckMessage]:
     from jit_approval.checks import config
 
     return config.check()
+
+
+def _waiting(**_: Any) -> list[CheckMessage]:
+    from jit_approval.checks import waiting
+
+    return waiting.check()
 
 
 def _deployment(**_: Any) -> list[CheckMessage]:
