@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from typing import NoReturn
 
 from django.db import IntegrityError
 from rest_framework.request import Request
 
-from jit_approval import fingerprint, policies, problems, services, verdicts
+from jit_approval import fingerprint, policies, prefer, problems, replays, services, verdicts
 from jit_approval.calls import Call
 from jit_approval.exceptions import ApprovalDenied, CoolingDown, IllegalTransition
+from jit_approval.execution import keeping
 from jit_approval.models import ApprovalPolicy, ApprovalRequest
-from jit_approval.states import Effect, Outcome, Status
+from jit_approval.states import Effect, Execution, Outcome, Status
 
 _SPENT = "_jit_approval_spent"
 _UNSETTLED = (Outcome.RUNNING, Outcome.UNKNOWN)
@@ -30,9 +32,12 @@ class Attempt:
     def __init__(
         self, request: Request, call: Call, candidates: list[ApprovalPolicy] | None
     ) -> None:
+        self.request = request
         self.http = request._request
         self.call = call
-        self.named = named_id(request)
+        # Set where the server makes the call itself: then it is about that approval, and no other.
+        self.ticket = replays.unspent(self.http)
+        self.named = named_id(request) if self.ticket is None else self.ticket.approval_id
         self._candidates = candidates
         self._by_policy_only = candidates is not None
         self._found: policies.Match | None = None
@@ -46,7 +51,7 @@ class Attempt:
     def settle(self) -> ApprovalRequest | None:
         """Return the grant that was spent for this call, None if it needs none, or raise the answer to it."""
         try:
-            if not self.is_named:
+            if self.ticket is None and not self.is_named:
                 self._pass()
             return self._settle()
         except _Allowed:
@@ -87,6 +92,8 @@ class Attempt:
         """Do what the request's state asks for. None: done, look again."""
         if row.open_key is None:
             self._after(row)
+        if self.ticket is not None and not _is_for(self.ticket, row):
+            raise problems.unavailable("This is not what the server was to run.")
         if row.is_overdue(row.now):
             services.expire(row)
             return None
@@ -96,7 +103,7 @@ class Attempt:
             self._forget(row)
             return None
         if row.status == Status.PENDING:
-            raise problems.held(row, now=row.now)
+            raise self._held(row, row.now)
         if changed:
             self._refuse_stale(row)
         return self._spend(row)
@@ -104,7 +111,8 @@ class Attempt:
     def _after(self, row: ApprovalRequest) -> NoReturn:
         """Answer for a closed request where that is due, else open a new one."""
         used = row.status == Status.CONSUMED
-        if row.pk == self.named or (used and (row.idempotent or row.outcome in _UNSETTLED)):
+        settled = not (row.idempotent or row.outcome in _UNSETTLED or problems.has_answer(row))
+        if row.pk == self.named or (used and not settled):
             raise problems.over(row)
         self._open()
 
@@ -124,6 +132,8 @@ class Attempt:
         if now_terms is None or not policies.still_covers(row, now_terms):
             services.revoke(row, by=None, comment="The policy has changed.")
             return None
+        if row.execution == Execution.SERVER and self.ticket is None:
+            raise self._held(row, row.now, _SERVER_RUNS)
         by_name = row.require_approval_id or now_terms.require_approval_id
         if by_name and self.named != row.pk:
             raise problems.held(row, now=row.now, detail=_NAME_IT)
@@ -131,9 +141,12 @@ class Attempt:
         if vars(self.http).setdefault(_SPENT, row.pk) != row.pk:
             raise problems.held(row, now=row.now, detail=_ONE_EACH)
         try:
-            return services.consume(
+            spent = services.consume(
                 row, state_digest=self.call.bound.state_digest, by=self.call.requester
             )
+            if self.ticket is not None:
+                self.ticket.grant = spent
+            return spent
         except IllegalTransition:
             self._revoke_if_votes_are_void(row)
             raise
@@ -149,15 +162,19 @@ class Attempt:
         if found.effect != Effect.REQUIRE:
             self._answer_without_asking(found)
         self._observe(found)
+        terms, store, why_not = keeping.prepare(self.request, policies.terms_of(found))
         try:
-            row = services.open_request(
-                self.call, policies.terms_of(found), troubles=found.troubles
-            )
+            row = services.open_request(self.call, terms, troubles=found.troubles, also=store)
         except CoolingDown as error:
             rejected = ApprovalRequest.objects.using(policies.database()).get(pk=error.approval_id)
             same = rejected.fingerprint == self.call.bound.fingerprint
             raise problems.over(rejected, of_this_call=same) from error
-        raise problems.held(row, now=row.created_at)
+        raise self._held(row, row.created_at, _NOT_BY_SERVER.format(why_not) if why_not else "")
+
+    def _held(self, row: ApprovalRequest, now: datetime, detail: str = "") -> problems.Problem:
+        """Return the answer to a call that waits: 202 only if the server will run it, and the client knows how."""
+        accepted = row.execution == Execution.SERVER and prefer.respond_async(self.http.META)
+        return problems.held(row, now=now, detail=detail, accepted=accepted)
 
     def _answer_without_asking(self, found: policies.Match) -> NoReturn:
         """Let the call run, or refuse it for good, as its policy says; written down before either."""
@@ -193,9 +210,20 @@ class Attempt:
 
 
 _NAME_IT = "Not executed. The call is approved; repeat it with its Approval-Id header to run it."
+_SERVER_RUNS = "Not executed yet. The call is approved, and the server is about to run it."
+_NOT_BY_SERVER = (
+    "Not executed. The call waits for approval; repeat the identical call once it is approved. "
+    "The server cannot run it itself: {}."
+)
 _ONE_EACH = (
     "Not executed. One HTTP request spends one approval; send this call in a request of its own."
 )
+
+
+def _is_for(ticket: replays.Ticket, row: ApprovalRequest) -> bool:
+    """Tell whether the server may run this, as far as it is known without asking the database again."""
+    approved = row.status == Status.APPROVED and row.execution == Execution.SERVER
+    return approved and ticket.approval_id == row.pk
 
 
 def named_id(request: Request) -> uuid.UUID | None:

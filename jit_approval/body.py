@@ -211,17 +211,21 @@ def _read_parts(request: Request, parser: Any, media_type: bytes) -> Body:
     if isinstance(parser, FileUploadParser) and not request.FILES:
         # A middleware took the body for a form; DRF hands the view nothing of it.
         raise UnbindableCall("The body was read before it could be bound.")
-    fields = [(name, [_bindable(value) for value in values]) for name, values in _lists(form)]
-    files = [
-        (name, _described(upload)) for name, uploads in _lists(request.FILES) for upload in uploads
-    ]
-    bound = [fields, files]
+    fields, files = bound = parts_of(form, request.FILES)
     if _DAMAGED in json.dumps(bound, default=str, ensure_ascii=False):
         # Django puts this for bytes that are not UTF-8, whichever they are.
         raise UnbindableCall("A name or a value in the form is not UTF-8.")
     shown = _all_values([*fields, *((name, [described]) for name, described in files)])
     _refuse_depth(data)
     return Body(media_type, hashlib.sha256(canonical_json(bound)).digest(), shown)
+
+
+def parts_of(form: Any, files: Any) -> list[list[tuple[str, Any]]]:
+    """Return what is bound of a form: its fields and its files, in order by name."""
+    return [
+        [(name, [_bindable(value) for value in values]) for name, values in _lists(form)],
+        [(name, _described(upload)) for name, uploads in _lists(files) for upload in uploads],
+    ]
 
 
 def _lists(form: Any) -> list[tuple[str, list[Any]]]:

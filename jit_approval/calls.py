@@ -70,6 +70,7 @@ class Terms:
     reason_pattern: str = ""
     require_approval_id: bool = False
     severity: str = "normal"
+    execution: str = "caller"
     # (key, name, count) of each group that must be represented.
     group_requirements: tuple[tuple[int, str, int], ...] = ()
     # The permission whose holders on the object itself may decide too: its key, the model it is for, its name.

@@ -1,16 +1,18 @@
 """What `manage.py approval_clock` runs: it looks every second, and wakes up at the next deadline.
 
-Looking is one statement that reads one index entry per table; only what is due then costs more. Messages are sent
-by a thread of their own, so that a mail server that hangs makes no deadline late. Any number of clocks may
-run: they share the work.
+Looking is one statement that reads one index entry per table; only what is due then costs more. Messages are sent,
+and calls are run, by threads of their own, so that a mail server that hangs makes no deadline late. Any number of
+clocks may run: they share the work.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
+from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, connections
 
@@ -35,18 +37,26 @@ _ROWS = 2.0
 _BEAT = 5.0
 # Seconds of sleep after an error: the first, then twice as long each time, up to the last.
 _BACKOFF, _LONGEST_BACKOFF = 0.5, 5.0
-# Seconds that a message being sent is given to end when the clock is stopped.
+# Seconds that a message being sent, or a call being run, is given to end when the clock is stopped.
 _PATIENCE = 8.0
 
 
 class Clockwork:
     """A clock, until it is asked to stop."""
 
-    def __init__(self, stop: Stop, *, health_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        stop: Stop,
+        *,
+        health_file: Path | None = None,
+        run: Callable[[UUID], bool] | None = None,
+    ) -> None:
+        """`run` runs an approved call on the server where no worker does; without it none is."""
         self._stop = stop
         self._health_file = health_file
-        self._sweeper = Sweeper(lambda: stop.asked)
-        self._messenger = _Messenger(stop, self._sweeper)
+        self._sweeper = Sweeper(lambda: stop.asked, run=run)
+        self._messenger = _Aside("messages", stop, self._sweeper.send_what_waits)
+        self._runner = _Aside("calls", stop, self._sweeper.run_calls)
         self._pulse = Pulse(Heartbeat.Kind.CLOCK)
         self._next_beat = 0.0
         self._trouble: str = ""
@@ -55,11 +65,13 @@ class Clockwork:
     def run(self) -> None:
         """Sweep until asked to stop. Returns after the row, and the message, in hand."""
         self._messenger.start()
+        self._runner.start()
         try:
             while not self._stop.asked:
                 self._stop.wait(self._tick())
         finally:
-            self._messenger.end()
+            for aside in (self._messenger, self._runner):
+                aside.end()
             self._last_beat()
 
     def once(self) -> dict[str, int]:
@@ -87,6 +99,8 @@ class Clockwork:
             self._pulse.add(counts, self._sweeper.lateness)
         if seen.message is not None and seen.message <= 0:
             self._messenger.wake()
+        if seen.call is not None and seen.call <= 0:
+            self._runner.wake()
         if monotonic() >= self._next_beat:
             self._pulse.add({"changes": self._sweeper.make_changes()})
             self._beat()
@@ -95,6 +109,8 @@ class Clockwork:
     def _beat(self) -> None:
         self._next_beat = monotonic() + _BEAT
         self._pulse.counts["told"] += self._messenger.take()
+        self._pulse.counts["run"] += self._runner.take()
+        self._runner.wake()  # answers whose time is over
         self._pulse.beat()
         if self._health_file is not None:
             self._health_file.touch()
@@ -121,55 +137,57 @@ class Clockwork:
         return min(_BACKOFF * 2.0 ** min(self._failures - 1, 10), _LONGEST_BACKOFF)
 
 
-class _Messenger(Thread):
-    """Sends what waits whenever it is woken up, on a connection of its own."""
+class _Aside(Thread):
+    """Does one thing whenever it is woken up, on a connection of its own: what takes long makes no deadline late."""
 
-    def __init__(self, stop: Stop, sweeper: Sweeper) -> None:
-        super().__init__(name="approval_clock_messages", daemon=True)
+    def __init__(self, name: str, stop: Stop, work: Callable[[], int]) -> None:
+        super().__init__(name=f"approval_clock_{name}", daemon=True)
+        self._what = name
         self._stop_asked = stop
-        self._sweeper = sweeper
+        self._work = work
         self._woken = Event()
-        self._told = self._taken = 0
+        self._done = self._taken = 0
 
     def wake(self) -> None:
-        """Say that there is something to send."""
+        """Say that there is something to do."""
         self._woken.set()
 
     def take(self) -> int:
-        """Return how many were told since this was last asked."""
-        told = self._told
-        taken, self._taken = self._taken, told
-        return told - taken
+        """Return how many were done since this was last asked."""
+        done = self._done
+        taken, self._taken = self._taken, done
+        return done - taken
 
     def end(self) -> None:
-        """Wait for the message in hand, but not for ever: it is sent again if its end is never written down."""
+        """Wait for what is in hand, but not for ever: a message is sent again, a call becomes `unknown`."""
         self.wake()
         if self.is_alive():
             self.join(_PATIENCE)
 
     def run(self) -> None:
-        """Send, each time it is woken up."""
+        """Work, each time it is woken up."""
         try:
             while self._woken.wait() and not self._stop_asked.asked:
                 self._woken.clear()
-                self._send()
+                self._go()
         finally:
             connections.close_all()
 
-    def _send(self) -> None:
+    def _go(self) -> None:
         try:
-            self._told += self._sweeper.send_what_waits()
+            self._done += self._work()
         except (OperationalError, InterfaceError):
             _let_go()  # The clock says so; it will wake this thread again.
         except Exception:
-            logger.exception("The clock could not send what waits.")
+            logger.exception("The clock failed at its %s.", self._what)
             _let_go()
 
 
 def _pause(seen: Due, *, moved: bool) -> float:
     if moved:
         return _SHORTEST
-    ahead = [each for each in (seen.deadline, seen.message) if each is not None and each > 0]
+    found = (seen.deadline, seen.message, seen.call)
+    ahead = [each for each in found if each is not None and each > 0]
     return max(_SHORTEST, min([INTERVAL, *(each + _AFTER for each in ahead)]))
 
 

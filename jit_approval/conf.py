@@ -107,6 +107,13 @@ class Settings:
     # The file with the key that signs the audit trail, and the directory it is exported to as it is sealed.
     AUDIT_KEY_FILE: str = ""
     AUDIT_EXPORT_DIR: str = ""
+    # Calls that the server runs itself: further headers it keeps to make them, how long their answer can be
+    # fetched (and an identical call is answered `approval_consumed`), and how much of it is kept.
+    REPLAY_HEADERS: tuple[str, ...] = ()
+    RESULT_KEPT_FOR: timedelta = timedelta(hours=1)
+    MAX_RESULT_BYTES: int = 256 * 1024
+    # Endpoints that one requester may have called back.
+    MAX_CALLBACKS: int = 5
     # A run that has recorded no end for this long is `unknown`.
     RUN_LIMIT: timedelta = timedelta(minutes=15)
 
@@ -131,6 +138,7 @@ _AT_LEAST_ONE = (
     "MAX_WAITERS",
     "MAX_THREAD_WAITERS",
     "MAX_WAITERS_PER_REQUESTER",
+    "MAX_RESULT_BYTES",
 )
 
 
@@ -209,7 +217,7 @@ def _validate(loaded: Settings) -> None:
             raise ImproperlyConfigured(
                 f"JIT_APPROVAL[{name!r}] must lie between 1 second and 30 days."
             )
-    for name in ("REJECTION_COOLDOWN", "RUN_LIMIT"):
+    for name in ("REJECTION_COOLDOWN", "RUN_LIMIT", "RESULT_KEPT_FOR"):
         if not timedelta(0) <= getattr(loaded, name) <= MAX_WAIT:
             raise ImproperlyConfigured(f"JIT_APPROVAL[{name!r}] must lie between 0 and 365 days.")
     if not timedelta(0) <= loaded.MAX_WAIT <= MAX_ON_THE_LINE:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 from django.contrib.auth import get_user_model
 from django.db import Error, connections, router, transaction
@@ -22,6 +23,7 @@ from jit_approval import (
     policies,
     problems,
     repeating,
+    replays,
     services,
     verdicts,
     waiting,
@@ -32,7 +34,7 @@ from jit_approval.exceptions import (
     ApprovalError,
     NotDurable,
 )
-from jit_approval.models import ApprovalPolicy
+from jit_approval.models import ApprovalPolicy, ApprovalRequest
 from jit_approval.permissions import RequiresApproval
 from jit_approval.states import Effect, Status
 
@@ -51,6 +53,7 @@ def check(request: Request, view: APIView, *, by_policy_only: bool = False) -> b
     try:
         gated.ensure_by_itself(view)
         if not gated.is_gated(view, method):
+            _ensure_no_replay(request)
             handlers.let_through(request, view, method)
             return True
         return _check_gated(request, view, method, by_policy_only)
@@ -85,6 +88,7 @@ def _answer_unimplemented(
     """Let DRF answer 405. A view that does its work there instead does it only where no policy names it."""
     if by_policy_only and gated.is_catch_all(view):
         with _closed_on_error():
+            _ensure_no_replay(request)
             if _only_observed(policies.named(gated.action_label(view, method))):
                 handlers.let_through(request, view, method)
                 return True
@@ -96,7 +100,8 @@ def _decide(request: Request, view: APIView, method: str, by_policy_only: bool) 
     with _closed_on_error():
         action = gated.action_label(view, method)
         candidates = policies.named(action) if by_policy_only else None
-        if candidates is not None and _only_observed(candidates):
+        is_replay = replays.unspent(request._request) is not None
+        if candidates is not None and not is_replay and _only_observed(candidates):
             _watch(request, view, action, method, candidates)
             vars(request)[_UNNAMED] = _key(request, view)
             handlers.let_through(request, view, method)
@@ -136,6 +141,14 @@ def _let_wait(required: problems.ApprovalRequired, request: Request, view: APIVi
         return
     if getattr(match.func, "cls", None) is type(view):
         required.held = waiting.Held(row, request.user.pk, required.now)
+
+
+def _ensure_no_replay(request: Request) -> None:
+    """Refuse what the server makes itself where nothing asks for its approval: the project has changed since."""
+    ticket = replays.unspent(request._request)
+    if ticket is not None:
+        ticket.refused = "such calls are not gated any more"
+        raise problems.unavailable("The server runs approved calls only.")
 
 
 def _only_observed(candidates: list[ApprovalPolicy]) -> bool:
@@ -271,17 +284,26 @@ def _load_object(view: APIView) -> Any:
 def _answer_if_used(request: Request, view: APIView, action: str, method: str) -> None:
     """Say `approval_consumed` to the repeat of a call that removed its own object: its answer was lost.
 
-    Only where the call names that request, or carries the Idempotency-Key it was made with.
+    Only where the call names that request, carries the Idempotency-Key it was made with, or the server ran it.
     """
-    named = named_id(request)
-    if named is None and "HTTP_IDEMPOTENCY_KEY" not in request.META:
+    if replays.unspent(request._request) is not None:
         return
+    named = named_id(request)
     where = {"requester": request.user.pk, "status": Status.CONSUMED, "action": action}
+    rows = services.find(where, tail="ORDER BY created_at DESC LIMIT 20")
+    meant = [row for row in rows if _is_meant(row, named)]
+    if not meant:
+        return
     present = parts_without_object(request, view, action=action, method=method)
-    for row in services.find(where, tail="ORDER BY created_at DESC LIMIT 20"):
-        meant = row.pk == named if named is not None else row.idempotent
-        if meant and fingerprint.differing(row.parts, present) == ["object"]:
+    for row in meant:
+        if fingerprint.differing(row.parts, present) == ["object"]:
             raise problems.over(row)
+
+
+def _is_meant(row: ApprovalRequest, named: UUID | None) -> bool:
+    if named is not None:
+        return row.pk == named
+    return row.idempotent or problems.has_answer(row)
 
 
 def _object_database(view: APIView) -> str:

@@ -19,7 +19,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from jit_approval import gated, problems, services
+from jit_approval import gated, problems, replays, services
 from jit_approval.models import ApprovalRequest
 from jit_approval.states import Outcome
 
@@ -186,13 +186,20 @@ class Run:
     def _record(
         self, outcome: Outcome, status: int | None, error: BaseException | None = None
     ) -> None:
+        elapsed = timedelta(seconds=monotonic() - self.started)
+        name = "" if error is None else _class_name(error)
+        ticket = replays.of(self.request._request)
+        if ticket is not None and ticket.approval_id == self.grant.pk:
+            # Written down with the answer, once there is one.
+            ticket.ended = replays.Ended(outcome, status, name, elapsed)
+            return
         try:
             services.record_outcome(
                 self.grant,
                 outcome=outcome,
                 response_status=status,
-                exception="" if error is None else _class_name(error),
-                elapsed=timedelta(seconds=monotonic() - self.started),
+                exception=name,
+                elapsed=elapsed,
             )
         except Exception:
             # The call has run: it stays `running` until the sweeper calls it `unknown`.

@@ -27,3 +27,8 @@ def wait_seconds(meta: Mapping[str, Any]) -> int | None:
     if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
         return None
     return int(text)
+
+
+def respond_async(meta: Mapping[str, Any]) -> bool:
+    """Tell whether the client can do with 202, and with asking later. RFC 7240 §4.1."""
+    return "respond-async" in preferences(meta)

@@ -17,7 +17,7 @@ from rest_framework.views import APIView, set_rollback
 from jit_approval import conf, waiting
 from jit_approval.exceptions import ApprovalError, TooManyPending, UnbindableCall
 from jit_approval.models import ApprovalRequest
-from jit_approval.states import Status, Verdict
+from jit_approval.states import Execution, Status, Verdict
 
 _STATUSES = {
     "approval_mismatch": HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -30,6 +30,9 @@ _STATUSES = {
     "not_found": HTTPStatus.NOT_FOUND,
     "illegal_transition": HTTPStatus.CONFLICT,
     "already_decided": HTTPStatus.CONFLICT,
+    "result_pending": HTTPStatus.CONFLICT,
+    "result_gone": HTTPStatus.GONE,
+    "too_many_callbacks": HTTPStatus.CONFLICT,
 }
 _TITLES = {
     "approval_pending": "Approval required",
@@ -55,6 +58,9 @@ _TITLES = {
     "may_not_decide": "Not a decider of this request",
     "not_the_requester": "Not the requester of this call",
     "comment_too_long": "Comment too long",
+    "result_pending": "No answer yet",
+    "result_gone": "The answer is not kept any more",
+    "too_many_callbacks": "Too many callbacks",
 }
 
 
@@ -94,7 +100,8 @@ class Problem(APIException):
         response.exception = True
         if self.held is not None:
             waiting.mark(response, self.held)
-        if isinstance(vars(request).get("accepted_renderer"), JSONRenderer):
+        is_json = isinstance(vars(request).get("accepted_renderer"), JSONRenderer)
+        if is_json and self.status_code >= HTTPStatus.BAD_REQUEST:
             response.content_type = "application/problem+json"
         return response
 
@@ -106,21 +113,29 @@ class ApprovalRequired(Problem):
     now: datetime
 
 
-def held(approval_request: ApprovalRequest, *, now: datetime, detail: str = "") -> ApprovalRequired:
-    """Return the answer to a call that waits. `now` is the database's time."""
+def held(
+    approval_request: ApprovalRequest, *, now: datetime, detail: str = "", accepted: bool = False
+) -> ApprovalRequired:
+    """Return the answer to a call that waits. `now` is the database's time.
+
+    `accepted`: the server will run it, and the client asked for an answer at once; 202 if there is a place to ask.
+    """
     interval = conf.get().POLL_INTERVAL
     deadline = approval_request.due_at or approval_request.decide_by
     link = status_url(approval_request)
     headers = {"Approval-Id": str(approval_request.pk), "Retry-After": str(interval)}
     if link:
         headers |= {"Location": link, "Link": f'<{link}>; rel="status"'}
+    if accepted and link:
+        headers["Preference-Applied"] = "respond-async"
+    by_server = approval_request.execution == Execution.SERVER
     required = ApprovalRequired(
         "approval_pending",
-        detail
-        or "Not executed. The call waits for approval; repeat the identical call once it is approved.",
+        detail or (_SERVER_WILL if by_server else _REPEAT_IT),
+        status=HTTPStatus.ACCEPTED if accepted and link else None,
         headers=headers,
         executed=False,
-        retryable=True,
+        retryable=not by_server,
         approval_id=str(approval_request.pk),
         status_url=link,
         action=approval_request.action,
@@ -129,9 +144,21 @@ def held(approval_request: ApprovalRequest, *, now: datetime, detail: str = "") 
         expires_in=max(0, int((deadline - now).total_seconds())),
         interval=interval,
         match_code=approval_request.match_code,
+        **(
+            {"next": "server_runs", "result_url": result_url(approval_request)} if by_server else {}
+        ),
     )
     required.approval_request, required.now = approval_request, now
     return required
+
+
+_REPEAT_IT = (
+    "Not executed. The call waits for approval; repeat the identical call once it is approved."
+)
+_SERVER_WILL = (
+    "Not executed. The call waits for approval; the server runs it once it is approved. Do not repeat it: read "
+    "status_url, and fetch the answer at result_url."
+)
 
 
 _OVER = {
@@ -159,6 +186,8 @@ def over(approval_request: ApprovalRequest, *, of_this_call: bool = True) -> Pro
         members["comment"] = comment
     if status is Status.CONSUMED:
         members["outcome"] = approval_request.outcome
+        if approval_request.execution == Execution.SERVER:
+            members |= {"next": "fetch_result", "result_url": result_url(approval_request)}
     return Problem(
         f"approval_{status.value}",
         detail,
@@ -179,6 +208,27 @@ def not_found() -> Problem:
 def invalid(detail: str) -> Problem:
     """Return 400: the approval API was asked in a way it does not understand."""
     return Problem("invalid_request", detail, executed=False)
+
+
+def result_pending(approval_request: ApprovalRequest) -> Problem:
+    """Return the answer to who fetches the result of a call that has not ended."""
+    return Problem(
+        "result_pending",
+        "The call has not ended. Ask again later.",
+        headers={"Retry-After": str(conf.get().POLL_INTERVAL)},
+        approval_id=str(approval_request.pk),
+        outcome=approval_request.outcome or None,
+    )
+
+
+def result_gone(approval_request: ApprovalRequest) -> Problem:
+    """Return the answer where the call ended, and what it answered is deleted, or was never written down."""
+    return Problem(
+        "result_gone",
+        f"The call ran; its outcome is: {approval_request.outcome}. Its answer is not kept, or not any more.",
+        approval_id=str(approval_request.pk),
+        outcome=approval_request.outcome,
+    )
 
 
 def mismatch(approval_request: ApprovalRequest, names: list[str]) -> Problem:
@@ -247,6 +297,25 @@ def status_url(approval_request: ApprovalRequest) -> str | None:
         return reverse("jit_approval:request-detail", args=[approval_request.pk])
     except NoReverseMatch:
         return None
+
+
+def result_url(approval_request: ApprovalRequest) -> str | None:
+    """Return where the answer to a call that the server ran is fetched; None without our urls."""
+    try:
+        return reverse("jit_approval:request-result", args=[approval_request.pk])
+    except NoReverseMatch:
+        return None
+
+
+def has_answer(approval_request: ApprovalRequest) -> bool:
+    """Tell whether the server ran this a while ago at most: its answer can be fetched, and it is not asked anew.
+
+    The row must have been read with the database's time.
+    """
+    row = approval_request
+    if row.execution != Execution.SERVER or row.finished_at is None:
+        return False
+    return row.now < row.finished_at + conf.get().RESULT_KEPT_FOR
 
 
 def timestamp(moment: datetime) -> str:

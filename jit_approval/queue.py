@@ -20,14 +20,15 @@ _PAUSE = 30.0
 _paused_until = 0.0
 
 
-def enqueue(task: str, *args: Any, using: str) -> bool:
+def enqueue(task: str, *args: Any, using: str, inline: bool = True) -> bool:
     """Queue `task` (a dotted path) so that it runs only if the transaction on `using` commits.
 
     Inside the transaction where django-q2's ORM broker shares the database, for then the task is as durable
     as the row it is about; else after the commit, where a lost enqueue is made good by the sweeper. Returns
-    whether there is anything to queue it with.
+    whether there is anything to queue it with. With `inline=False` a queue that runs its tasks at once, in this
+    process (`sync`), is none.
     """
-    if not getattr(settings, "Q_CLUSTER", None) or not apps.is_installed("django_q"):
+    if not is_configured() or (not inline and _is_sync()):
         return False
     if _shares_database(using):
         _push(task, *args)
@@ -66,6 +67,12 @@ def depth() -> int | None:
     except Exception as error:
         logger.warning("The broker does not say how many tasks wait: %s", error)
         return None
+
+
+def _is_sync() -> bool:
+    from django_q.conf import Conf
+
+    return bool(Conf.SYNC)
 
 
 def _shares_database(using: str) -> bool:

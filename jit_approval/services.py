@@ -13,7 +13,7 @@ from uuid import UUID
 
 from django.db import IntegrityError, models
 
-from jit_approval import conf, limits, policies, prepared, signals, transitions, verdicts
+from jit_approval import conf, limits, policies, prepared, queue, signals, transitions, verdicts
 from jit_approval.audit import chain
 from jit_approval.calls import Call, Terms
 from jit_approval.exceptions import (
@@ -23,12 +23,12 @@ from jit_approval.exceptions import (
     NotTheRequester,
     ReasonRequired,
 )
-from jit_approval.models import ApprovalRequest, Decision, Notification
+from jit_approval.models import ApprovalRequest, Decision, Notification, StoredCall
 from jit_approval.notifications import outbox
 from jit_approval.policies import delegations
 from jit_approval.policies.terms import fits_pattern, gives_reason, is_meaningful
 from jit_approval.redaction import visible
-from jit_approval.states import OPEN, Outcome, Status, Verdict
+from jit_approval.states import OPEN, Execution, Outcome, Status, Verdict
 from jit_approval.transitions import ensure_durable
 
 __all__ = [
@@ -47,6 +47,8 @@ __all__ = [
     "settle",
     "stands_behind",
 ]
+
+RUN = "jit_approval.tasks.run"
 
 _FOUND = prepared.Select(
     ApprovalRequest,
@@ -152,9 +154,12 @@ def approve(
             )
         until = row.now + row.usable_within
         changes = {**weighed, "decided_at": row.now, "usable_until": until, "due_at": until}
-        return transitions.move(
+        row = transitions.move(
             row, to=Status.APPROVED, by=by, alias=alias, changes=changes, data=data
         )
+        if row.execution == Execution.SERVER:
+            _hand_to_server(row, alias)
+        return row
 
 
 def reject(
@@ -247,6 +252,7 @@ def consume(
             changes=changes,
             where={"state_digest": state_digest},
             guards=_enough_votes(row, alias),
+            data={"execution": row.execution} if row.execution == Execution.SERVER else None,
         )
 
 
@@ -270,11 +276,13 @@ def record_outcome(
     response_status: int | None = None,
     exception: str = "",
     elapsed: timedelta | None = None,
+    also: Callable[[ApprovalRequest, str], None] | None = None,
 ) -> ApprovalRequest:
     """Write down how a run ended: the HTTP status, or the class of the exception.
 
     `elapsed` is how long the run took by a monotonic clock: added to its start it gives the database's time
     without asking for it. None where a sweeper finds a run without an end: then `now` as read with the row.
+    `also(row, alias)` writes what belongs to the end, in the same transaction.
 
     Raises:
         IllegalTransition: the end of this run has been recorded before.
@@ -282,7 +290,7 @@ def record_outcome(
     with transitions.durable() as alias:
         row = approval_request
         at = row.now if elapsed is None else (row.consumed_at or row.now) + elapsed
-        return transitions.end(
+        row = transitions.end(
             row,
             outcome=outcome,
             alias=alias,
@@ -290,6 +298,9 @@ def record_outcome(
             response_status=response_status,
             exception=exception,
         )
+        if also is not None:
+            also(row, alias)
+        return row
 
 
 def settle(
@@ -387,6 +398,7 @@ def _row(call: Call, terms: Terms, now: datetime) -> ApprovalRequest:
         object_permission_label=terms.object_permission_label,
         require_approval_id=terms.require_approval_id,
         severity=terms.severity,
+        execution=terms.execution,
         weighed=bool(terms.group_requirements) or terms.object_permission is not None,
         usable_within=terms.usable_within,
         rejection_cooldown=terms.rejection_cooldown,
@@ -464,6 +476,13 @@ def _quorum_is_met(row: ApprovalRequest, alias: str) -> bool:
         return True
     (counted,) = _WITH_VOTES.rows(using=alias, where={"id": row.pk})
     return bool(counted.votes >= row.required_approvals)  # type: ignore[attr-defined]
+
+
+def _hand_to_server(row: ApprovalRequest, alias: str) -> None:
+    """Let a worker run the call once this is committed; without one, or if the task is lost, the clock does."""
+    due = {"next_attempt_at": row.now}
+    prepared.update(StoredCall, due, using=alias, where={"pk": row.pk})
+    queue.enqueue(RUN, str(row.pk), using=alias, inline=False)
 
 
 def _enough_votes(row: ApprovalRequest, alias: str) -> tuple[str, ...]:

@@ -44,6 +44,13 @@ class Effect(TextChoices):
     OBSERVE = "observe", _("observe only")
 
 
+class Execution(TextChoices):
+    """Who runs the call once it is approved."""
+
+    CALLER = "caller", _("the requester, who repeats it")
+    SERVER = "server", _("the server, at once, as the requester")
+
+
 class Severity(TextChoices):
     """How much harm the call could do, in the security team's words; shown first to who decides."""
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 from django.db import connections
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 
-from jit_approval import clock, overdue, policies, policy_changes
-from jit_approval.models import ApprovalRequest, Notification
+from jit_approval import clock, overdue, policies, policy_changes, queue
+from jit_approval.clock import DatabaseNow
+from jit_approval.models import ApprovalRequest, Notification, StoredAnswer, StoredCall
 from jit_approval.notifications import delivery
 
 logger = logging.getLogger(__name__)
@@ -37,19 +39,29 @@ _WAITING = Notification.State.WAITING.value
 
 @dataclass(frozen=True)
 class Due:
-    """Seconds from now until the next deadline, and until the next message; None: there is none."""
+    """Seconds from now until the next deadline, message, and call that the server is to run; None: there is none."""
 
     deadline: float | None
     message: float | None
+    # Until an approved call that the server is to run is overdue.
+    call: float | None = None
 
 
 class Sweeper:
     """Sweeps for one process, and remembers what it could not do, so as not to try it over and over."""
 
-    def __init__(self, stopping: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        stopping: Callable[[], bool] = lambda: False,
+        *,
+        run: Callable[[UUID], bool] | None = None,
+    ) -> None:
+        """`run` runs an approved call on the server, or sees to it; without it none is."""
         self._stopping = stopping
+        self._run = run
         self._rows = _PutOff()
         self._messages = _PutOff()
+        self._calls = _PutOff()
         self.lateness: float | None = None
         """Of the last sweep that recorded a deadline: the worst, in seconds."""
 
@@ -60,6 +72,7 @@ class Sweeper:
             "changes": self.make_changes(),
             **self.record_due(),
             "told": self.send_what_waits(),
+            "run": self.run_calls(),
         }
 
     def record_due(self, seconds: float = _SECONDS) -> dict[str, int]:
@@ -117,15 +130,35 @@ class Sweeper:
                 self._messages.add(pk)
         return told
 
+    def run_calls(self) -> int:
+        """Run what a lost task did not, or no worker is there to run; forget old answers. Return how many."""
+        _answers().filter(delete_at__lte=DatabaseNow()).delete()
+        count = 0
+        for pk in _calls_due() if self._run is not None else ():
+            if self._stopping():
+                break
+            if pk in self._calls.now():
+                continue
+            try:
+                count += self._run(pk)  # type: ignore[misc]
+            except Exception:
+                if not _is_alive():
+                    raise
+                logger.exception("The sweep could not run the call of %s.", pk)
+                self._calls.add(pk)
+        return count
+
     def look(self) -> Due:
         """Ask what falls due next: one statement, one entry of an index for each kind."""
         alias = policies.database()
-        sql, params = next_due_sql(alias, rows=self._rows.now(), messages=self._messages.now())
+        sql, params = next_due_sql(
+            alias, rows=self._rows.now(), messages=self._messages.now(), calls=self._calls.now()
+        )
         with connections[alias].cursor() as cursor:
             cursor.execute(sql, params)
-            due, told, asked_at = cursor.fetchone()
+            due, told, asked_at, call = cursor.fetchone()
         now = clock.from_database(asked_at)
-        return Due(_until(due, now), _until(told, now, GRACE))
+        return Due(_until(due, now), _until(told, now, GRACE), _until(call, now, _grace()))
 
     def _put_off(self, batch: overdue.Batch) -> None:
         for pk, error in batch.failed.items():
@@ -134,15 +167,23 @@ class Sweeper:
 
 
 def next_due_sql(
-    alias: str, *, rows: Collection[Any] = (), messages: Collection[Any] = ()
+    alias: str,
+    *,
+    rows: Collection[Any] = (),
+    messages: Collection[Any] = (),
+    calls: Collection[Any] = (),
 ) -> tuple[str, list[Any]]:
-    """Return the statement, and its parameters, for the next deadline, the next message, and the time now.
+    """Return the statement, and its parameters, for next deadline, next message, the time now, and next call.
 
-    `rows` and `messages` are the keys of those to leave alone.
+    `rows`, `messages` and `calls` are the keys of those to leave alone.
     """
     deadline, first = _earliest(ApprovalRequest, "due_at", alias, rows)
     message, second = _earliest(Notification, "next_attempt_at", alias, messages, state=_WAITING)
-    return f"SELECT ({deadline}), ({message}), {clock.now_sql(alias)}", [*first, *second]
+    call, third = _earliest(StoredCall, "next_attempt_at", alias, calls)
+    return (
+        f"SELECT ({deadline}), ({message}), {clock.now_sql(alias)}, ({call})",
+        [*first, *second, *third],
+    )
 
 
 def _earliest(
@@ -161,6 +202,23 @@ def _earliest(
         f"ORDER BY {quote(column)} LIMIT 1",
         params,
     )
+
+
+def _grace() -> timedelta:
+    """Return how long a worker is given to take a call before somebody else does."""
+    return GRACE if queue.is_configured() else timedelta(0)
+
+
+def _calls_due() -> list[UUID]:
+    """Return the approved calls whose time came a while ago, oldest first."""
+    rows = StoredCall.objects.using(policies.database()).annotate(now=DatabaseNow())
+    found = rows.filter(next_attempt_at__lte=DatabaseNow()).order_by("next_attempt_at")
+    grace, pairs = _grace(), found.values_list("pk", "next_attempt_at", "now")[:_BATCH]
+    return [pk for pk, due, now in pairs if due is not None and now - due >= grace]
+
+
+def _answers() -> QuerySet[StoredAnswer]:
+    return StoredAnswer.objects.using(policies.database())
 
 
 def _until(value: Any, now: datetime, extra: timedelta = timedelta(0)) -> float | None:

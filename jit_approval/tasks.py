@@ -6,19 +6,30 @@ depends on one having run.
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.apps import apps
 from django.db import connections, router
 from django.db.models import Model, Q
 
-from jit_approval import policies
+from jit_approval import execution, policies, queue, services
 from jit_approval.heartbeats import Pulse
 from jit_approval.models import ApprovalRequest, Heartbeat
 from jit_approval.notifications import delivery
 from jit_approval.sweeping import Sweeper
 
+RUN = services.RUN
 SWEEP = "jit_approval.tasks.sweep"
 
-_sweeper = Sweeper()
+
+def _run_soon(pk: UUID) -> bool:
+    """Give a call to a task of its own: a sweep must end, and a call may take long."""
+    if queue.enqueue(RUN, str(pk), using=policies.database(), inline=False):
+        return True
+    return execution.run(pk)
+
+
+_sweeper = Sweeper(run=_run_soon)
 _pulse = Pulse(Heartbeat.Kind.SCHEDULE)
 
 
@@ -29,6 +40,11 @@ def deliver(notification_pk: int) -> int:
     down makes the sweeper send that one message again (see `notifications.delivery`).
     """
     return delivery.deliver(notification_pk)
+
+
+def run(approval_request_pk: str) -> bool:
+    """Run an approved call that the server is to run; doubled or late it does nothing."""
+    return execution.run(UUID(approval_request_pk))
 
 
 def sweep() -> dict[str, int]:

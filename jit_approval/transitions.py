@@ -19,10 +19,10 @@ from django.dispatch import Signal
 from jit_approval import clock, conf, policies, prepared, signals, waking
 from jit_approval.audit import chain
 from jit_approval.exceptions import CommentTooLong, IllegalTransition, NotDurable
-from jit_approval.models import ApprovalRequest, Notification
+from jit_approval.models import ApprovalRequest, Notification, StoredCall
 from jit_approval.notifications import outbox
 from jit_approval.redaction import visible
-from jit_approval.states import Outcome, Status, is_legal
+from jit_approval.states import Execution, Outcome, Status, is_legal
 
 CLOSED: Mapping[str, Any] = {"open_key": None, "due_at": None}
 _SIGNALS = {
@@ -141,6 +141,9 @@ def move(
         guards=(in_time, *guards),
         changes={**changes, "status": to},
     )
+    if row.execution == Execution.SERVER and to is not Status.APPROVED:
+        # Spent or over: from here on nothing is left that could be run.
+        StoredCall.objects.using(alias).filter(pk=row.pk).delete()
     event = _told(source, to, by)
     if event is not None:
         outbox.write(row, event, at=row.now, using=alias)
@@ -180,6 +183,8 @@ def end(
     )
     if outcome is Outcome.UNKNOWN:
         outbox.write(row, Notification.Event.UNKNOWN, at=at, using=alias)
+    elif row.execution == Execution.SERVER:
+        outbox.write(row, Notification.Event.CONSUMED, at=at, using=alias)
     announce(signals.outcome_recorded, row, alias)
     return row
 

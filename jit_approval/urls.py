@@ -4,6 +4,7 @@
 |---|---|---|
 | `request-list` | GET | own requests; `?role=decider`: those one may decide now; `?status=` |
 | `request-detail` | GET | the requester, who may decide it, who decided it |
+| `request-result` | GET | the account that made the call, once the server has run it |
 | `request-cancel` | POST | the requester, while it is pending |
 | `request-approve`, `request-reject` | POST | its deciders, while it is pending |
 | `request-revoke` | POST | its deciders and the requester, while the approval is unused |
@@ -11,7 +12,7 @@
 
 from django.urls import path
 
-from jit_approval.api import views
+from jit_approval.api import results, views
 
 app_name = "jit_approval"
 
@@ -19,6 +20,7 @@ app_name = "jit_approval"
 urlpatterns = [
     path("", views.RequestListView.as_view(), name="request-list"),
     path("<str:pk>/", views.RequestDetailView.as_view(), name="request-detail"),
+    path("<str:pk>/result/", results.ResultView.as_view(), name="request-result"),
     path("<str:pk>/cancel/", views.CancelView.as_view(), name="request-cancel"),
     path("<str:pk>/approve/", views.ApproveView.as_view(), name="request-approve"),
     path("<str:pk>/reject/", views.RejectView.as_view(), name="request-reject"),

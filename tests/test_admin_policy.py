@@ -52,6 +52,7 @@ def form(
         "max_wait": "01:00:00",
         "effect": "require",
         "severity": "normal",
+        "execution": "caller",
     } | fields
     data |= {f"{REQUIRED}-TOTAL_FORMS": len(required), f"{REQUIRED}-INITIAL_FORMS": 0}
     for number, (group, count) in enumerate(required.items()):

@@ -29,7 +29,8 @@ LAYERS = (
     "agents facts",
     "policy_changes membership explaining delegating portable",
     "sweeping clockwork health",
-    "execution capture body problems waiting repeating gate attempt gated handlers permissions api urls admin tasks "
+    "execution replays capture body problems waiting repeating gate attempt gated handlers permissions api urls "
+    "admin tasks "
     "metrics middleware checks apps management templatetags routes inventory",
 )
 LAYER_OF = {module: rank for rank, modules in enumerate(LAYERS) for module in modules.split()}

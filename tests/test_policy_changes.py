@@ -197,6 +197,7 @@ def test_every_save_that_changes_something_is_a_numbered_version(policy) -> None
 
 ADDED_LATER = (
     "severity",
+    "execution",
     "require_reason",
     "fallback",
     "rejection_cooldown",

@@ -68,6 +68,7 @@ def test_every_key_is_read() -> None:
     effect = "deny"
     condition = "request.data.amount > 1"
     severity = "high"
+    execution = "server"
     required_approvals = 3
     groups_required = { security = 2, "pay roll" = 1 }
     deciders = { users = ["bob", "ann"], groups = ["security"] }
@@ -95,6 +96,7 @@ def test_every_key_is_read() -> None:
         "effect": "deny",
         "condition": "request.data.amount > 1",
         "severity": "high",
+        "execution": "server",
         "required_approvals": 3,
         "group_requirements": {"security": 2, "pay roll": 1},
         "users": {"decide": ["ann", "bob"], "view_approvalpolicy": ["carl"]},
@@ -391,6 +393,7 @@ def _snapshots(draw: Any, slug: str) -> dict[str, Any]:
         "effect": draw(st.sampled_from(["require", "allow", "deny", "observe"])),
         "condition": draw(_text),
         "severity": draw(st.sampled_from(["low", "normal", "high", "critical"])),
+        "execution": draw(st.sampled_from(["caller", "server"])),
         "required_approvals": draw(st.integers(1, 1000)),
         "object_permission": draw(_text),
         "require_reason": draw(st.booleans()),

@@ -37,7 +37,7 @@ from tests import factories, mailers
 from tests.tables import missing
 
 pytestmark = pytest.mark.django_db
-NOTHING = {"changes": 0, "expired": 0, "unknown": 0, "told": 0}
+NOTHING = {"changes": 0, "expired": 0, "unknown": 0, "told": 0, "run": 0}
 
 
 def make_due(*rows: ApprovalRequest) -> None:
@@ -250,8 +250,8 @@ def test_sweep_with_nothing_to_do_asks_a_handful_of_indexed_questions() -> None:
     with CaptureQueriesContext(connection) as captured:
         assert tasks.sweep() == NOTHING
     asked = [query["sql"] for query in captured if query["sql"].startswith(("SELECT", "UPDATE"))]
-    # Changes, deadlines, two kinds of messages not worth sending, messages, the heartbeat.
-    assert len(asked) == 6, asked
+    # Changes, deadlines, two kinds of messages not worth sending, messages, calls to run, the heartbeat.
+    assert len(asked) == 7, asked
 
 
 def test_rows_that_are_due_are_few_statements_each() -> None:
@@ -422,7 +422,7 @@ def test_command_sweeps_once_and_says_what_it_did(capsys: pytest.CaptureFixture[
     factories.decider()
     make_due(factories.held())
     call_command("approval_sweep")
-    assert capsys.readouterr().out == "changes=0 expired=1 unknown=0 told=0\n"
+    assert capsys.readouterr().out == "changes=0 expired=1 unknown=0 told=0 run=0\n"
 
 
 def test_queued_names_are_the_tasks() -> None:

@@ -38,7 +38,7 @@ FIELDSETS: Any = (
                 "Require approval: the call is held. Allow: it runs at once, and is recorded. Deny: it "
                 "never runs. Observe only: nothing is held; what would have been is recorded."
             ),
-            "fields": ("effect", "severity"),
+            "fields": ("effect", "execution", "severity"),
         },
     ),
     (

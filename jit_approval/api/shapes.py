@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from jit_approval.models import ApprovalRequest
-from jit_approval.problems import timestamp
-from jit_approval.states import OPEN, Status
+from jit_approval.problems import has_answer, result_url, timestamp
+from jit_approval.states import OPEN, Execution, Outcome, Status
 
 _NEXT = {
     Status.PENDING: "wait",
@@ -18,7 +18,7 @@ _NEXT = {
     Status.CONSUMED: "none",
 }
 """What the requester's client does: poll on; repeat the identical call; repeat it without `Approval-Id`,
-which opens a new request; nothing."""
+which opens a new request; nothing. Of a call that the server runs: poll on until it has, and fetch its answer."""
 
 
 def status_now(approval_request: ApprovalRequest) -> Status:
@@ -57,8 +57,18 @@ def summary(approval_request: ApprovalRequest) -> dict[str, Any]:
         "approvals_required": row.required_approvals,
         "approvals_given": row.approvals_given,
         "decisions": _decisions(row),
-        "next": _NEXT[status],
+        "execution": row.execution,
+        "next": _next(row, status),
+        "result_url": result_url(row) if row.execution == Execution.SERVER else None,
     }
+
+
+def _next(row: ApprovalRequest, status: Status) -> str:
+    if row.execution != Execution.SERVER or status not in (Status.APPROVED, Status.CONSUMED):
+        return _NEXT[status]
+    if row.outcome in ("", Outcome.RUNNING):
+        return "wait"
+    return "fetch_result" if has_answer(row) else "none"
 
 
 def full(approval_request: ApprovalRequest) -> dict[str, Any]:

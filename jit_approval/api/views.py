@@ -112,7 +112,7 @@ class RequestListView(ApprovalView):
 
     def get(self, request: Request, **kwargs: Any) -> Response:
         """Return one page. What one may not decide after all (one is behind the call) is left out of it."""
-        with _answered():
+        with answered():
             deciding, status = _role_is_decider(request), _status(request)
             if deciding:
                 found = rows.under(request.user, status or Status.PENDING)
@@ -132,7 +132,7 @@ class RequestDetailView(ApprovalView):
 
     def get(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Return it as it stands now; while it is pending, with when to look again."""
-        with _answered():
+        with answered():
             row = rows.visible_to(request.user, pk)
         return _shown(row)
 
@@ -144,7 +144,7 @@ class MoveView(ApprovalView):
 
     def post(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Do it, and return the request as it stands after."""
-        with _answered():
+        with answered():
             row = rows.visible_to(request.user, pk)
             comment = _comment(request)
             try:
@@ -214,7 +214,7 @@ class RevokeView(MoveView):
 
 
 @contextmanager
-def _answered() -> Iterator[None]:
+def answered() -> Iterator[None]:
     """Translate a broken rule, or a failed database, at the edge."""
     try:
         yield

@@ -25,6 +25,7 @@
 | jit_approval.W014 | changes of policies are gated, and nobody could approve one |
 | jit_approval.W015 | changes of policies are gated, and a page of the admin gets around it |
 | jit_approval.W016 | changes of policies are gated, and those by some people nobody else could approve |
+| jit_approval.W017 | policies have the server run calls, and there is no key to keep them under |
 | jit_approval.W020 | nothing sweeps: deadlines are not recorded, lost messages not sent |
 | jit_approval.W021 | deadlines that were not recorded |
 | jit_approval.W022 | messages that are not delivered |
@@ -35,7 +36,7 @@
 | jit_approval.W041 | that middleware is not the first |
 | jit_approval.W042 | callers may wait on the line, and under ATOMIC_REQUESTS none does |
 
-W010 to W014 and W016 query the database: they run with `migrate` and `check --database default`, as Django's own
+W010 to W014, W016 and W017 query the database: they run with `migrate` and `check --database default`, as Django's own
 do. W020 to W025 query it too, with `check --deploy` alone, and have a tag of their own, `jit_approval_health`: they
 are about this moment. The others query nothing. What they look at is imported when they run, not when they are
 registered.

@@ -12,13 +12,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
 from django.db.models import Q
 
-from jit_approval import conditions, policies, policy_changes
+from jit_approval import conditions, policies, policy_changes, secrets
 from jit_approval.calls import Terms
 from jit_approval.checks import config
 from jit_approval.models import ApprovalPolicy
 from jit_approval.policies import reachability, versions
 from jit_approval.redaction import visible
-from jit_approval.states import Effect
+from jit_approval.states import Effect, Execution
 
 _MAX_NAMES = 20
 # Each costs a query; where more may change policies, the first tell enough.
@@ -38,6 +38,7 @@ def check(databases: Sequence[str] | None) -> list[CheckMessage]:
         return [
             *_deciders(enabled),
             *_conditions(enabled),
+            *_server_execution(enabled),
             *_changed_past(rows),
             *_changes_of_policies(),
         ]
@@ -78,6 +79,17 @@ def _conditions(rows: Iterable[ApprovalPolicy]) -> Iterator[CheckMessage]:
             f"These policies have a condition, and no CEL library is installed: {_named(found)}.",
             hint='Install "django-jit-approval[cel]". Until then calls are held under the stricter terms.',
             id="jit_approval.W012",
+        )
+
+
+def _server_execution(rows: Iterable[ApprovalPolicy]) -> Iterator[CheckMessage]:
+    found = [row for row in rows if row.execution == Execution.SERVER]
+    if found and not secrets.is_ready():
+        yield Warning(
+            f"These policies have the server run their calls, and it cannot keep them: {_named(found)}.",
+            hint="Set JIT_APPROVAL['SECRET_KEYS'] and install the extra [crypto]. Until then requesters "
+            "repeat such calls themselves.",
+            id="jit_approval.W017",
         )
 
 

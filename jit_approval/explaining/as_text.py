@@ -19,7 +19,7 @@ from jit_approval.explaining.explanation import (
 from jit_approval.explaining.replay import Replay
 from jit_approval.policies import durations
 from jit_approval.redaction import visible
-from jit_approval.states import Effect
+from jit_approval.states import Effect, Execution
 
 WIDTH = 110
 _COLUMN = 14
@@ -118,6 +118,8 @@ def demands(terms: Terms) -> list[str]:
         found.append(f"give a reason{contains} (Approval-Reason)")
     if terms.require_approval_id:
         found.append("name the approval when repeating the call (Approval-Id)")
+    if terms.execution == Execution.SERVER:
+        found.append("do nothing more: once it is approved, the server runs it")
     return found
 
 

@@ -280,6 +280,7 @@ def _held_as_data(found: Explanation, terms: Terms) -> dict[str, Any]:
         "group_requirements": {name: count for _key, name, count in terms.group_requirements},
         "object_permission": terms.object_permission_label or None,
         "severity": str(terms.severity),
+        "execution": str(terms.execution),
         "require_reason": terms.require_reason,
         "reason_pattern": terms.reason_pattern,
         "require_approval_id": terms.require_approval_id,

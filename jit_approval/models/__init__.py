@@ -1,7 +1,9 @@
 """The rows that are the truth: tasks and messages only carry their keys."""
 
+from jit_approval.models.callback import Callback
 from jit_approval.models.channel import Channel, PreferredChannel
 from jit_approval.models.delegation import Delegation
+from jit_approval.models.execution import StoredAnswer, StoredCall
 from jit_approval.models.heartbeat import Heartbeat
 from jit_approval.models.policy import (
     ApprovalPolicy,
@@ -18,6 +20,7 @@ __all__ = [
     "ApprovalPolicy",
     "ApprovalRequest",
     "AuditEvent",
+    "Callback",
     "Channel",
     "Checkpoint",
     "Decision",
@@ -31,5 +34,7 @@ __all__ = [
     "PolicyVersion",
     "PreferredChannel",
     "Seal",
+    "StoredAnswer",
+    "StoredCall",
     "TreeHead",
 ]

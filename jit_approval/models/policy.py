@@ -26,7 +26,7 @@ from jit_approval.models.validators import (
     validate_wait,
     validate_window,
 )
-from jit_approval.states import Effect, Severity
+from jit_approval.states import Effect, Execution, Severity
 
 
 class ApprovalPolicy(models.Model):
@@ -57,6 +57,16 @@ class ApprovalPolicy(models.Model):
     )
     severity = models.CharField(
         _("severity"), max_length=10, choices=Severity.choices, default=Severity.NORMAL
+    )
+    execution = models.CharField(
+        _("run by"),
+        max_length=10,
+        choices=Execution.choices,
+        default=Execution.CALLER,
+        help_text=_(
+            "The server keeps the call encrypted until it is decided, which needs SECRET_KEYS; "
+            "what it cannot keep, the requester repeats."
+        ),
     )
     required_approvals = models.PositiveSmallIntegerField(
         _("required approvals"),

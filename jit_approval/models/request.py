@@ -12,7 +12,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from jit_approval.querysets import ApprovalRequestQuerySet
-from jit_approval.states import Outcome, Severity, Status, Verdict
+from jit_approval.states import Execution, Outcome, Severity, Status, Verdict
 
 if TYPE_CHECKING:
     from django.db.models.fields.related_descriptors import RelatedManager
@@ -79,6 +79,9 @@ class ApprovalRequest(models.Model):
     require_approval_id = models.BooleanField(default=False, editable=False)
     severity = models.CharField(
         _("severity"), max_length=10, choices=Severity.choices, default=Severity.NORMAL
+    )
+    execution = models.CharField(
+        _("run by"), max_length=10, choices=Execution.choices, default=Execution.CALLER
     )
     # Votes cannot be counted by SQL alone: groups are to be represented, or a stand-in has voted.
     weighed = models.BooleanField(default=False, editable=False)

@@ -12,7 +12,7 @@ from django.urls import NoReverseMatch, reverse
 from jit_approval import conf
 from jit_approval.models import ApprovalRequest
 from jit_approval.redaction import visible
-from jit_approval.states import Status, Verdict
+from jit_approval.states import Execution, Status, Verdict
 
 
 def of(row: ApprovalRequest, now: datetime) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def of(row: ApprovalRequest, now: datetime) -> dict[str, Any]:
         "usable_until": _for_people(row.usable_until),
         "pending": row.status == Status.PENDING,
         "usable": usable,
+        "by_server": row.execution == Execution.SERVER,
         "used": row.status == Status.CONSUMED,
         "granted": row.usable_until is not None,
         "rejected": row.status == Status.REJECTED,

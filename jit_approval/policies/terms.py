@@ -13,7 +13,7 @@ from jit_approval.calls import Terms
 from jit_approval.models import ApprovalPolicy, ApprovalRequest, PolicyGroupRequirement
 from jit_approval.policies.persons import database
 from jit_approval.redaction import seen
-from jit_approval.states import Severity
+from jit_approval.states import Execution, Severity
 
 
 def terms(policy: ApprovalPolicy | None) -> Terms:
@@ -33,6 +33,7 @@ def terms(policy: ApprovalPolicy | None) -> Terms:
         reason_pattern=policy.reason_pattern,
         require_approval_id=policy.require_approval_id,
         severity=policy.severity,
+        execution=policy.execution,
         group_requirements=_group_requirements(policy),
         **_object_permission(policy.object_permission),
     )
@@ -118,6 +119,7 @@ def still_covers(approval_request: ApprovalRequest, now_terms: Terms) -> bool:
         and row.usable_within <= now_terms.usable_within
         and gives_reason(row.reason, now_terms)
         and fits_pattern(row.reason, now_terms.reason_pattern)
+        and not (_by_server(row.execution) and not _by_server(now_terms.execution))
         and row.object_permission_label in ("", now_terms.object_permission_label)
         and all(pinned.get(key, 0) >= count for key, _name, count in now_terms.group_requirements)
     )
@@ -150,8 +152,9 @@ def fits_pattern(reason: str, pattern: str) -> bool:
 def strictness(policy: ApprovalPolicy | None) -> tuple[Any, ...]:
     """Return what compares greater for the policy that lets less through. None: terms of the settings.
 
-    Denying beats requiring beats allowing; then more persons, more groups, a reason, and severity. Which times
-    are the shorter says nothing: whichever is chosen, `tightened` takes the shorter ones.
+    Denying beats requiring beats allowing; then more persons, more groups, a reason, a requester who has to
+    come back and repeat the call, and severity. Which times are the shorter says nothing: whichever is chosen,
+    `tightened` takes the shorter ones.
     """
     if policy is not None and policy.effect != "require":
         return (2 if policy.effect == "deny" else 0,)
@@ -163,6 +166,7 @@ def strictness(policy: ApprovalPolicy | None) -> tuple[Any, ...]:
         len(groups),
         held.object_permission is None,
         held.require_reason + bool(held.reason_pattern) + held.require_approval_id,
+        not _by_server(held.execution),
         _rank(held.severity),
     )
 
@@ -190,9 +194,14 @@ def tightened(held: Terms, other: Terms) -> Terms:
         reason_pattern=held.reason_pattern or other.reason_pattern,
         require_approval_id=held.require_approval_id or other.require_approval_id,
         severity=max(held.severity, other.severity, key=_rank),
+        execution=held.execution if _by_server(other.execution) else other.execution,
         group_requirements=tuple(groups[key] for key in sorted(groups)),
         **({} if same else _NO_OBJECT_PERMISSION),
     )
+
+
+def _by_server(execution: str) -> bool:
+    return execution == Execution.SERVER
 
 
 def _rank(severity: str) -> int:

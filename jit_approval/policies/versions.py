@@ -42,6 +42,7 @@ _PLAIN = (
     "effect",
     "condition",
     "severity",
+    "execution",
     "required_approvals",
     "object_permission",
     "require_reason",
@@ -169,6 +170,7 @@ def restore(wanted: Mapping[str, Any]) -> ApprovalPolicy:
     Raises:
         ValidationError: a value no policy may have, or a user, group or permission that does not exist.
     """
+    wanted = _complete(wanted)  # older than a field, it means the field's default
     alias = database()
     # Of fields it is older than, a snapshot says nothing.
     wanted = {**_own_fields(ApprovalPolicy()), **wanted}
@@ -185,8 +187,7 @@ def restore(wanted: Mapping[str, Any]) -> ApprovalPolicy:
         raise ValidationError({name: str(error)}) from None
     required = _groups(wanted["group_requirements"])
     users, groups = _users(_names(wanted["users"])), _groups(_names(wanted["groups"]))
-    # Snapshots from before there were channels say nothing of them.
-    channels = _channels(wanted.get("channels", []))
+    channels = _channels(wanted["channels"])
     policy.full_clean()
     with transaction.atomic(using=alias):
         policy.save(using=alias)

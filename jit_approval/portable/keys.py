@@ -35,6 +35,7 @@ KEYS = {
     "effect": Kind.TEXT,
     "condition": Kind.TEXT,
     "severity": Kind.TEXT,
+    "execution": Kind.TEXT,
     "required_approvals": Kind.NUMBER,
     "groups_required": Kind.COUNTS,
     "deciders": Kind.HOLDERS,

@@ -11,6 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
 
+from jit_approval import execution
 from jit_approval.clockwork import Clockwork
 from jit_approval.stopping import Stop
 
@@ -39,7 +40,7 @@ class Command(BaseCommand):
         if health_file is not None:
             _ensure_writable(health_file)
         stop = Stop()
-        clock = Clockwork(stop, health_file=health_file)
+        clock = Clockwork(stop, health_file=health_file, run=execution.run)
         with ExitStack() as stack:
             stack.callback(stop.close)
             if once:

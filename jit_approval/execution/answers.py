@@ -1,0 +1,88 @@
+"""What the view answered, kept encrypted for the requester to fetch."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from typing import Any
+
+from django.http.response import HttpResponseBase, StreamingHttpResponse
+
+from jit_approval import conf, secrets
+from jit_approval.models import ApprovalRequest, StoredAnswer
+
+logger = logging.getLogger(__name__)
+
+# Never cookies, nor anything that authenticates: the answer goes to whoever holds another credential by then.
+HEADERS = (
+    "Content-Disposition",
+    "Content-Language",
+    "Content-Location",
+    "Content-Type",
+    "ETag",
+    "Last-Modified",
+    "Link",
+    "Location",
+    "Retry-After",
+)
+
+
+def of_response(response: HttpResponseBase) -> str:
+    """Return status, headers and as much of the body as is kept. A stream is read to its end all the same."""
+    content, is_cut = _content(response)
+    return json.dumps(
+        {
+            "status": response.status_code,
+            "headers": {
+                name: response.headers[name] for name in HEADERS if name in response.headers
+            },
+            "body": base64.b64encode(content).decode(),
+            "truncated": is_cut,
+        }
+    )
+
+
+def store(row: ApprovalRequest, text: str, alias: str) -> None:
+    """Keep the answer to a run that has just been recorded, in the same transaction.
+
+    Without a key it is not kept; what became of the run is.
+    """
+    try:
+        sealed = secrets.seal(text, bound_to=_bound_to(row))
+    except secrets.SecretError as error:
+        logger.error("The answer to %s is not kept: %s", row.pk, error)
+        return
+    assert row.finished_at is not None  # noqa: S101 - recorded a moment ago
+    until = row.finished_at + conf.get().RESULT_KEPT_FOR
+    StoredAnswer(approval_request_id=row.pk, sealed=sealed, delete_at=until).save(
+        using=alias, force_insert=True
+    )
+
+
+def opened(answer: StoredAnswer, row: ApprovalRequest) -> dict[str, Any]:
+    """Return what was kept.
+
+    Raises:
+        SecretError: it cannot be decrypted here.
+    """
+    data: dict[str, Any] = json.loads(secrets.unseal(answer.sealed, bound_to=_bound_to(row)))
+    return data
+
+
+def _content(response: HttpResponseBase) -> tuple[bytes, bool]:
+    limit = conf.get().MAX_RESULT_BYTES
+    if not response.streaming:
+        content = bytes(response.content)  # type: ignore[attr-defined]
+        return content[:limit], len(content) > limit
+    assert isinstance(response, StreamingHttpResponse)  # noqa: S101 - nothing else streams
+    kept, size = bytearray(), 0
+    for chunk in response:
+        piece = response.make_bytes(chunk)
+        kept += piece[: max(0, limit - size)]
+        size += len(piece)
+    return bytes(kept), size > limit
+
+
+def _bound_to(row: ApprovalRequest) -> str:
+    return f"stored answer {row.pk}"
