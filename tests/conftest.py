@@ -23,7 +23,7 @@ def _left_out() -> dict[str, str]:
 
 _DATABASE = {"db", "transactional_db", "live_server"}
 # They start processes of their own on the database at hand.
-_PROCESSES = ("journeys", "races")
+_PROCESSES = ("faults", "journeys", "races")
 
 
 def _is_the_same_everywhere(item: pytest.Item) -> bool:

@@ -8,6 +8,7 @@ machine in its place.
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import ssl
 import sys
@@ -54,8 +55,8 @@ def counted_connections() -> Iterator[list[Any]]:
 class Receiver:
     """What arrived, and what is answered."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, authority: Path) -> None:
+        self.port, self.authority = port, authority
         self.url = f"https://{HOST}:{port}/hooks/approvals?team=ops"
         self.got: list[tuple[str, dict[str, str], bytes]] = []
         self.status = 204
@@ -66,7 +67,16 @@ class Receiver:
 
 @contextmanager
 def receiver(folder: Path, *, name: str = HOST) -> Iterator[Receiver]:
-    """Run the server; its certificate is for `name`."""
+    """Run the server; its certificate is for `name`. This process finds it on the open Internet."""
+    with serving(folder, name=name) as found, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(found.authority))
+        put_on_the_internet(patch, found.port)
+        yield found
+
+
+@contextmanager
+def serving(folder: Path, *, name: str = HOST) -> Iterator[Receiver]:
+    """Run the server, for other processes (see `put_host_on_the_internet`)."""
     authority, chain = certificates(folder, name)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain)
@@ -76,14 +86,11 @@ def receiver(folder: Path, *, name: str = HOST) -> Iterator[Receiver]:
     server.socket = context.wrap_socket(
         server.socket, server_side=True, do_handshake_on_connect=False
     )
-    found = Receiver(server.server_address[1])
+    found = Receiver(server.server_address[1], authority)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("SSL_CERT_FILE", str(authority))
-            put_on_the_internet(patch, found.port)
-            yield found
+        yield found
     finally:
         server.shutdown()
         server.server_close()
@@ -123,6 +130,21 @@ def put_on_the_internet(patch: pytest.MonkeyPatch, port: int) -> None:
         connect(self, ("127.0.0.1", port) if address[0] == PUBLIC else address)
 
     patch.setattr(socket.socket, "connect", redirected, raising=False)
+
+
+def put_host_on_the_internet(port: int, authority: Path) -> None:
+    """Do so for `HOST` alone, and for good: in a process that has other servers to reach, and ends by itself."""
+    os.environ["SSL_CERT_FILE"] = str(authority)
+    connect, resolve = socket.socket.connect, socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        return [_info(PUBLIC, port)] if host == HOST else resolve(host, *args, **kwargs)
+
+    def redirected(self: socket.socket, address: Any) -> None:
+        connect(self, ("127.0.0.1", port) if address[0] == PUBLIC else address)
+
+    socket.getaddrinfo = getaddrinfo  # type: ignore[assignment]
+    socket.socket.connect = redirected  # type: ignore[method-assign, assignment]
 
 
 def resolve_to(patch: pytest.MonkeyPatch, *answers: str | list[str]) -> list[str]:
