@@ -14,7 +14,7 @@ from django.utils.datastructures import MultiValueDict
 from django.utils.encoding import force_str
 from django.utils.http import parse_header_parameters
 from rest_framework.exceptions import UnsupportedMediaType
-from rest_framework.parsers import FileUploadParser, JSONParser, MultiPartParser
+from rest_framework.parsers import FileUploadParser, FormParser, JSONParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
 from rest_framework.utils.json import strict_constant
@@ -26,6 +26,10 @@ from jit_approval.fingerprint import canonical_json
 _UTF_8 = frozenset({"utf-8", "utf8"})
 _EMPTY = hashlib.sha256(b"").digest()
 _DAMAGED = "\ufffd"
+_CSRF = "csrfmiddlewaretoken"
+_CSRF_PAIR = _CSRF.encode() + b"="
+CSRF_APART = "_jit_approval_csrf_apart"
+"""On a DRF request: a form's CSRF token, another on each page, is no part of what is bound."""
 
 
 class Body(NamedTuple):
@@ -120,6 +124,8 @@ def _parse(request: Request, length: int, media_type: bytes) -> Body:
     if isinstance(data, MultiValueDict):
         data = _all_values((str(name), list(values)) for name, values in data.lists())
     _refuse_depth(data)
+    if CSRF_APART in vars(request) and isinstance(parser, FormParser):
+        raw = b"&".join(each for each in raw.split(b"&") if not each.startswith(_CSRF_PAIR))
     return Body(media_type, hashlib.sha256(raw).digest(), data)
 
 
@@ -208,6 +214,8 @@ def _read_parts(request: Request, parser: Any, media_type: bytes) -> Body:
     """Digest parsed parts: names, values, file names, types and contents; boundaries are no part of them."""
     # Parses, through the upload handlers: large files go to disk.
     data, form = request.data, request._data  # type: ignore[attr-defined]
+    if CSRF_APART in vars(request) and isinstance(form, MultiValueDict):
+        form = MultiValueDict({name: values for name, values in form.lists() if name != _CSRF})
     if isinstance(parser, FileUploadParser) and not request.FILES:
         # A middleware took the body for a form; DRF hands the view nothing of it.
         raise UnbindableCall("The body was read before it could be bound.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
@@ -34,7 +34,8 @@ def capture(request: Request, view: APIView, *, action: str, method: str, obj: A
     content = body.read(request)
     context = _context(request, view, obj)
     fields = _fields(request, view, action=action, method=method, obj=obj, content=content)
-    state = {**_object_state(view, obj), **_context_state(context)}
+    version_of = getattr(view, "get_approval_object_version", None)
+    state = {**object_state(version_of, obj), **context_state(context)}
     bound = fingerprint.bind(fields, state, key=conf.get().fingerprint_key)
     user = request.user
     return Call(
@@ -95,7 +96,7 @@ def _fields(
         "requester": canonical_json([user._meta.label_lower, str(user.pk)]),
         "credential": _credential(request).encode(),
         "scope": canonical_json(scope(request)) if scope else None,
-        "object": canonical_json(_identity(obj)) if obj is not None else None,
+        "object": canonical_json(identity(obj)) if obj is not None else None,
     }
 
 
@@ -139,16 +140,16 @@ def _persons(request: Request) -> tuple[str, ...]:
     return tuple(dict.fromkeys([policies.person_of(request.user), *map(str, further)]))
 
 
-def _identity(obj: Any) -> list[str]:
+def identity(obj: Any) -> list[str]:
+    """Return what names the object: its model, or class, and its key."""
     if isinstance(obj, models.Model):
         return [obj._meta.label_lower, str(obj.pk)]
     kind = type(obj)
     return [f"{kind.__module__}.{kind.__qualname__}", str(getattr(obj, "pk", ""))]
 
 
-def _object_state(view: APIView, obj: Any) -> dict[str, bytes | None]:
-    """Return the version of the object: what the view says it is, else all its concrete fields."""
-    version_of = getattr(view, "get_approval_object_version", None)
+def object_state(version_of: Callable[[Any], Any] | None, obj: Any) -> dict[str, bytes | None]:
+    """Return the version of the object: what `version_of` says it is, else all its concrete fields."""
     if version_of is not None:
         version = version_of(obj)
         if isinstance(version, Mapping):
@@ -161,7 +162,8 @@ def _object_state(view: APIView, obj: Any) -> dict[str, bytes | None]:
     }
 
 
-def _context_state(context: Mapping[str, Any]) -> dict[str, bytes | None]:
+def context_state(context: Mapping[str, Any]) -> dict[str, bytes | None]:
+    """Return what the application said of the call, as a part of the state."""
     return {f"context.{name}": _stable(value) for name, value in context.items()}
 
 
@@ -192,7 +194,7 @@ def _shown(
 ) -> Shown:
     config = conf.get()
     agent = agents.of(request)
-    identity = _identity(obj) if obj is not None else ["", ""]
+    model, pk = identity(obj) if obj is not None else ("", "")
     payload, cut = "", False
     if not content.is_empty:
         payload, cut = redaction.as_text(
@@ -201,9 +203,9 @@ def _shown(
     return Shown(
         method=redaction.visible(method)[:32],
         path=_shown_path(request),
-        object_model=identity[0][:_SHOWN_LENGTH],
-        object_pk=redaction.visible(identity[1])[:_SHOWN_LENGTH],
-        object_label=_label(obj),
+        object_model=model[:_SHOWN_LENGTH],
+        object_pk=redaction.visible(pk)[:_SHOWN_LENGTH],
+        object_label=label(obj),
         payload=payload,
         payload_truncated=cut,
         context=redaction.storable(redaction.redact(context, config.REDACT_KEYS)),
@@ -215,7 +217,7 @@ def _shown(
     )
 
 
-def _label(obj: Any) -> str:
+def label(obj: Any) -> str:
     """Return what the object calls itself; its model and key if it cannot."""
     if obj is None:
         return ""
@@ -223,7 +225,7 @@ def _label(obj: Any) -> str:
         text = str(obj)
     except Exception:
         logger.exception("An object of a gated call has no label.")
-        text = " ".join(_identity(obj))
+        text = " ".join(identity(obj))
     return redaction.shorten(redaction.visible(text), _SHOWN_LENGTH)
 
 

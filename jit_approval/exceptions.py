@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 
@@ -108,6 +109,28 @@ class PayloadTooLarge(UnbindableCall):
     """The body is longer than `MAX_BODY_BYTES`. Said before reading it."""
 
     code = "payload_too_large"
+
+
+class CallHeld(ApprovalError):
+    """A function's call waits for approval: nothing ran. Once approved, the identical call runs, once."""
+
+    code = "approval_pending"
+
+    def __init__(self, message: str, *, approval_id: UUID | str) -> None:
+        """Keep the id beside the message."""
+        super().__init__(message)
+        self.approval_id = approval_id
+
+
+class CallRefused(ApprovalError):
+    """A function's call did not run, or not again. `code` and `problem` are those of the answer to an HTTP call."""
+
+    def __init__(self, message: str, *, problem: dict[str, Any]) -> None:
+        """Keep what is known beside the message."""
+        super().__init__(message)
+        self.problem = problem
+        self.code = str(problem.get("code", self.code))
+        self.approval_id = problem.get("approval_id")
 
 
 class NotDurable(ApprovalError):

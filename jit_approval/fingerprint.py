@@ -18,6 +18,8 @@ from django.db import models
 from jit_approval.calls import Bound
 
 CALL = b"jit-approval/call/v1"
+FUNCTION = b"jit-approval/function/v1"
+"""The domain of calls of functions: an approval of one is no good to any HTTP call."""
 STATE = b"jit-approval/state/v1"
 
 CALL_FIELDS = (
@@ -77,10 +79,10 @@ def encode(domain: bytes, fields: Mapping[str, bytes | None]) -> bytes:
     return b"".join(pieces)
 
 
-def inner_digest(fields: Mapping[str, bytes | None]) -> str:
+def inner_digest(fields: Mapping[str, bytes | None], domain: bytes = CALL) -> str:
     """Return the public call digest, SHA-256 in hex. `fields` holds every name of `CALL_FIELDS`."""
     ordered = {name: fields[name] for name in CALL_FIELDS}
-    return hashlib.sha256(encode(CALL, ordered)).hexdigest()
+    return hashlib.sha256(encode(domain, ordered)).hexdigest()
 
 
 def keyed(key: bytes, purpose: str, message: bytes) -> str:
@@ -89,12 +91,16 @@ def keyed(key: bytes, purpose: str, message: bytes) -> str:
 
 
 def bind(
-    fields: Mapping[str, bytes | None], state: Mapping[str, bytes | None], *, key: bytes
+    fields: Mapping[str, bytes | None],
+    state: Mapping[str, bytes | None],
+    *,
+    key: bytes,
+    domain: bytes = CALL,
 ) -> Bound:
     """Return the digests to store for a call, and for what was seen around it."""
     ordered_state = dict(sorted(state.items()))
     return Bound(
-        fingerprint=keyed(key, "call", bytes.fromhex(inner_digest(fields))),
+        fingerprint=keyed(key, "call", bytes.fromhex(inner_digest(fields, domain))),
         parts=_parts(key, "part", fields),
         state_digest=keyed(key, "state", encode(STATE, ordered_state)),
         state_parts=_parts(key, "state-part", ordered_state),

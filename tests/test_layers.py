@@ -29,6 +29,7 @@ LAYERS = (
     "agents facts",
     "policy_changes membership explaining delegating portable",
     "sweeping clockwork health",
+    "decorators renderers guard commands "
     "execution replays capture body problems waiting repeating gate attempt gated handlers permissions api urls "
     "admin tasks "
     "metrics middleware checks apps management templatetags routes inventory",
