@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from jit_approval import services
 from jit_approval.client import ApprovalAuth, ApprovalTransport, AsyncApprovalTransport, errors
 from jit_approval.client.__main__ import main
 from jit_approval.client.requests import ApprovalAdapter
+from jit_approval.execution import running
 from jit_approval.models import ApprovalRequest
 from tests import factories
 from tests.callers import token_of
@@ -302,6 +304,48 @@ def test_the_answer_of_a_call_that_ran_is_left_to_stream(bob, headers) -> None:
         assert b"".join(answer.iter_bytes()) == b'{"moved":true}'
 
 
+# --- the server runs it -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def by_server(settings: Any, bob: Any) -> Any:
+    """A policy that lets the server run transfers, and a worker that does so as soon as they are approved."""
+    settings.JIT_APPROVAL = {"POLL_INTERVAL": 1, "SECRET_KEYS": ["k" * 40]}
+    factories.policy(actions="transfer.post", execution="server")
+
+    def decide_and_run(pending: Any) -> None:
+        if pending.status == "pending":
+            deciding(bob)(pending)
+            assert running.run(UUID(pending.approval_id))
+
+    return decide_and_run
+
+
+@KINDS
+@pytest.mark.parametrize("prefer", [{}, {"Prefer": "respond-async"}])
+def test_what_the_server_ran_is_answered_as_if_it_had_run_now(
+    kind, prefer, headers, by_server
+) -> None:
+    wire = Wire()
+    with through(kind, wire, headers | prefer, on_pending=by_server) as client:
+        answer = client.post("/api/transfers/", json={"a": 1})
+    assert (answer.status_code, answer.json()) == (201, {"moved": True})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["approval-status"] == "consumed"
+    assert len(wire.calls()) == 1
+    assert RUNS == [("transfer", {"a": 1})]
+
+
+@KINDS
+def test_what_the_server_ran_before_is_not_run_again(kind, headers, by_server) -> None:
+    with through(kind, Wire(), headers, on_pending=by_server) as client:
+        client.post("/api/transfers/", json={"a": 1})
+        with pytest.raises(errors.Consumed) as caught:
+            client.post("/api/transfers/", json={"a": 1})
+    assert caught.value.outcome == "succeeded"
+    assert len(RUNS) == 1
+
+
 # --- async ------------------------------------------------------------------------------------------------
 
 
@@ -393,6 +437,14 @@ def test_requests_raises_the_same_errors(live_server, session, bob) -> None:
     with pytest.raises(errors.Rejected) as caught:
         session.post(f"{live_server.url}/api/transfers/", json={})
     assert caught.value.comment == "no"
+
+
+def test_requests_fetches_what_the_server_ran(live_server, session, by_server) -> None:
+    session.mount(live_server.url, ApprovalAdapter(on_pending=by_server))
+    answer = session.post(f"{live_server.url}/api/transfers/", json={"a": 1})
+    assert (answer.status_code, answer.json()) == (201, {"moved": True})
+    assert answer.headers["Approval-Status"] == "consumed"
+    assert len(RUNS) == 1
 
 
 def test_requests_rewinds_a_file(live_server, session, bob, tmp_path) -> None:

@@ -242,7 +242,34 @@ def test_a_result_of_the_servers_own_run_is_fetched_and_is_the_answer() -> None:
     talk.step(state("approved", "wait"))
     assert talk.step(state("consumed", "fetch_result")) == Fetch(STATUS + "result/")
     with pytest.raises(StopIteration):
-        talk.step(Answer(204, {}))
+        talk.step(Answer(200, {}, {"id": "1", "status": 204, "headers": {}, "body": ""}))
+
+
+@pytest.mark.parametrize("status", [409, 503])
+def test_a_result_that_is_not_there_yet_is_asked_for_again(status: int) -> None:
+    talk = Talk(problem())
+    talk.step()
+    talk.step(state("consumed", "fetch_result"))
+    assert isinstance(talk.step(Answer(status, {})), Look)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        {"status": 200, "headers": {}, "body": "no base64"},
+        {"status": "200", "headers": {}},
+        {"status": 700, "headers": {}},
+        {"status": 200, "headers": []},
+    ],
+)
+def test_a_result_that_is_gone_is_an_exception_and_no_repeat(body: Any) -> None:
+    talk = Talk(problem())
+    talk.step()
+    talk.step(state("consumed", "fetch_result", outcome="succeeded"))
+    with pytest.raises(errors.Consumed) as caught:
+        talk.step(Answer(200 if body else 410, {}, body))
+    assert caught.value.outcome == "succeeded"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ where the server has said that it was not executed, and that it is approved (or 
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -248,8 +249,11 @@ class Flow:
         answer = yield Fetch(target)
         if answer is None or answer.status in (409, 425, 429, 502, 503, 504):
             return False
-        if (problem := refusal_of(answer)) is not None:
-            raise from_problem(problem)
+        if result_of(answer) is None:
+            detail = (
+                f"The server ran it: {printable(state.get('outcome'))}. Its answer is not kept."
+            )
+            raise from_problem({**self._closed(state, "consumed"), "detail": detail})
         return True
 
     # --- time ---------------------------------------------------------------------------------------------
@@ -312,6 +316,33 @@ def _pending(known: Mapping[str, Any], status: str, before: Pending | None, pk: 
         if "expires_in" in known
         else last.expires_in,
     )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call that the server ran was answered. `Approval-Result: truncated`: not all of the body was kept."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def result_of(answer: Answer) -> Result | None:
+    """Return what the server kept of the answer; None where it is none that could be read."""
+    kept = answer.body
+    if answer.status != 200 or not isinstance(kept, dict):
+        return None
+    status, headers = kept.get("status"), kept.get("headers")
+    if not isinstance(status, int) or not 100 <= status <= 599 or not isinstance(headers, dict):
+        return None
+    try:
+        body = base64.b64decode(str(kept.get("body", "")), validate=True)
+    except ValueError:
+        return None
+    named = {"Approval-Id": str(kept.get("id")), "Approval-Status": "consumed"}
+    if kept.get("truncated"):
+        named["Approval-Result"] = "truncated"
+    return Result(status, {**{str(k): str(v) for k, v in headers.items()}, **named}, body)
 
 
 def refusal_of(answer: Answer) -> Mapping[str, Any] | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 
 from jit_approval.client.errors import ApprovalError, NotReplayable
 from jit_approval.client.flow import (
@@ -21,6 +22,7 @@ from jit_approval.client.flow import (
     Repeat,
     Step,
     refusal_of,
+    result_of,
 )
 from jit_approval.client.headers import OF_THE_CALL
 
@@ -65,6 +67,7 @@ class ApprovalAdapter(HTTPAdapter):
         if refusal_of(answer) is None:
             return response
         steps = Flow(str(request.url), self._options).steps(answer)
+        last: Step | None = None
         step: Step | None = _next(steps, None, response)
         while step is not None:
             found: requests.Response | None = None
@@ -76,8 +79,8 @@ class ApprovalAdapter(HTTPAdapter):
             else:
                 found = self._asked(request, step, kwargs)
             response = found if found is not None else response
-            step = _next(steps, found, response, read=not isinstance(step, Repeat))
-        return response
+            last, step = step, _next(steps, found, response, read=not isinstance(step, Repeat))
+        return _the_answer(response, request) if isinstance(last, Fetch) else response
 
     def _asked(
         self, request: requests.PreparedRequest, step: Look | Fetch, kwargs: Mapping[str, Any]
@@ -103,6 +106,19 @@ def _next(
     except ApprovalError as error:
         error.response = last
         raise
+
+
+def _the_answer(
+    response: requests.Response, request: requests.PreparedRequest
+) -> requests.Response:
+    """Make of the data about the answer the answer itself, as if the server had run the call just now."""
+    result = result_of(_answer(response, True))
+    assert result is not None  # noqa: S101 - the flow has looked
+    made = requests.Response()
+    made.status_code, made._content, made.request = result.status, result.body, request
+    made.url, made.headers = str(request.url), CaseInsensitiveDict(result.headers)
+    made.encoding = requests.utils.get_encoding_from_headers(made.headers)
+    return made
 
 
 def _may_refuse(response: requests.Response) -> bool:
