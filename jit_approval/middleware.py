@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
@@ -100,7 +101,8 @@ class WaitForApproval:
     def __call__(self, request: HttpRequest) -> Any:
         """Pass on what does not wait; nothing is done unless the caller asks, and may."""
         asked = waiting.asked(request, threaded=not self._is_async)
-        repeatable = repeating.repeatable(request) if asked else None
+        may = asked is not None and not waiting.in_transactions()
+        repeatable = repeating.repeatable(request) if may else None
         if asked is None or repeatable is None:
             return self.get_response(request)
         line = _Line(asked, repeatable)
@@ -140,7 +142,8 @@ class _Line:
 
     def held_by(self, response: HttpResponseBase) -> waiting.Held | None:
         """Return what the answer waits for, if it does, and there is time left."""
-        held = waiting.held_by(response)
+        # The status API marks its answers too; those wait in their own view.
+        held = waiting.held_by(response) if response.status_code == HTTPStatus.FORBIDDEN else None
         return held if held is not None and self.left(held) > 0 else None
 
     def left(self, held: waiting.Held) -> float:

@@ -23,6 +23,7 @@ _STATUSES = {
     "approval_mismatch": HTTPStatus.UNPROCESSABLE_ENTITY,
     "approval_stale": HTTPStatus.PRECONDITION_FAILED,
     "too_many_pending": HTTPStatus.TOO_MANY_REQUESTS,
+    "slow_down": HTTPStatus.TOO_MANY_REQUESTS,
     "approval_reason_required": HTTPStatus.BAD_REQUEST,
     "comment_too_long": HTTPStatus.BAD_REQUEST,
     "gate_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
@@ -46,6 +47,7 @@ _TITLES = {
     "approval_mismatch": "The call is not the one that was held",
     "approval_stale": "The object has changed",
     "too_many_pending": "Too many approval requests",
+    "slow_down": "Polled too often",
     "payload_too_large": "Payload too large",
     "approval_reason_required": "Reason required",
     "unbindable_call": "The call cannot be bound to an approval",
@@ -197,6 +199,19 @@ def over(approval_request: ApprovalRequest, *, of_this_call: bool = True) -> Pro
         action=approval_request.action,
         policy=approval_request.policy_slug or None,
         **members,
+    )
+
+
+def slow_down() -> Problem:
+    """Return 429: nothing has changed since this was asked, less than an interval ago. As RFC 8628 §3.5 has it."""
+    interval = conf.get().POLL_INTERVAL
+    return Problem(
+        "slow_down",
+        f"Nothing has changed. Wait {interval} seconds between two looks, or ask with Prefer: wait.",
+        headers={"Retry-After": str(interval)},
+        executed=False,
+        retryable=True,
+        interval=interval,
     )
 
 

@@ -3,7 +3,7 @@
 | name | method | who |
 |---|---|---|
 | `request-list` | GET | own requests; `?role=decider`: those one may decide now; `?status=` |
-| `request-detail` | GET | the requester, who may decide it, who decided it |
+| `request-detail` | GET | the requester, who may decide it, who decided it; with `Prefer: wait` a long poll |
 | `request-result` | GET | the account that made the call, once the server has run it |
 | `request-cancel` | POST | the requester, while it is pending |
 | `request-approve`, `request-reject` | POST | its deciders, while it is pending |
@@ -12,14 +12,14 @@
 
 from django.urls import path
 
-from jit_approval.api import results, views
+from jit_approval.api import polling, results, views
 
 app_name = "jit_approval"
 
 # Ids are `str`, not `uuid`: a malformed one gets the same answer as one that is unknown.
 urlpatterns = [
     path("", views.RequestListView.as_view(), name="request-list"),
-    path("<str:pk>/", views.RequestDetailView.as_view(), name="request-detail"),
+    path("<str:pk>/", polling.detail_view(), name="request-detail"),
     path("<str:pk>/result/", results.ResultView.as_view(), name="request-result"),
     path("<str:pk>/cancel/", views.CancelView.as_view(), name="request-cancel"),
     path("<str:pk>/approve/", views.ApproveView.as_view(), name="request-approve"),

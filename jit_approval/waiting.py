@@ -71,12 +71,12 @@ def asked(request: HttpRequest, *, threaded: bool) -> Asked | None:
     if "HTTP_PREFER" not in request.META or not conf.get().MAX_WAIT:
         return None
     seconds = prefer.wait_seconds(request.META)
-    if not seconds or _holds_transactions() or not _has_threads(request):
+    if not seconds or not _has_threads(request):
         return None
     return Asked(seconds, threaded)
 
 
-def _holds_transactions() -> bool:
+def in_transactions() -> bool:
     """Tell whether views run inside transactions, which must not stay open for as long as somebody waits."""
     return any(settings["ATOMIC_REQUESTS"] for settings in connections.settings.values())
 

@@ -31,6 +31,21 @@ def status_now(approval_request: ApprovalRequest) -> Status:
     return Status.EXPIRED if late else status
 
 
+def etag(approval_request: ApprovalRequest) -> str:
+    """Return the tag of the request as it stands: what happens to it advances its trail, but for deadlines.
+
+    Weak: the same state may be shown as JSON or as a page. The row must have been read `with_now()`.
+    """
+    row, status = approval_request, status_now(approval_request)
+    return f'W/"{row.audit_seq}-{status.value}-{_next(row, status)}"'
+
+
+def may_change(approval_request: ApprovalRequest) -> bool:
+    """Tell whether there is more to come: it is open, or runs, or nobody knows how it ended."""
+    unsettled = (Outcome.RUNNING, Outcome.UNKNOWN)
+    return status_now(approval_request) in OPEN or approval_request.outcome in unsettled
+
+
 def summary(approval_request: ApprovalRequest) -> dict[str, Any]:
     """Return one entry of a list: everything but what may be long."""
     row, status = approval_request, status_now(approval_request)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from django.contrib.auth import get_user_model
 from django.db import Error, connections, transaction
 from django.http import HttpRequest
+from django.utils.http import parse_etags
 from rest_framework.exceptions import ParseError
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import JSONParser
@@ -26,7 +27,7 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
-from jit_approval import conf, policies, problems, services
+from jit_approval import conf, policies, problems, services, waiting
 from jit_approval.api import rows, shapes
 from jit_approval.api.pages import NewestFirst
 from jit_approval.exceptions import ApprovalError, CommentTooLong
@@ -131,10 +132,15 @@ class RequestDetailView(ApprovalView):
     """One request: to its requester, to who may decide it, to who decided it. To others it does not exist."""
 
     def get(self, request: Request, pk: str, **kwargs: Any) -> Response:
-        """Return it as it stands now; while it is pending, with when to look again."""
+        """Return it as it stands now, or 304; while it is pending, with when to look again."""
         with answered():
             row = rows.visible_to(request.user, pk)
-        return _shown(row)
+        etag = shapes.etag(row)
+        response = Response(status=304) if _knows(request, etag) else _shown(row)
+        response.headers["ETag"] = etag
+        if shapes.may_change(row):
+            waiting.mark(response, waiting.Held(row, request.user.pk, row.now))
+        return response
 
 
 class MoveView(ApprovalView):
@@ -231,6 +237,12 @@ def _shown(row: ApprovalRequest) -> Response:
     if shapes.status_now(row) is Status.PENDING:
         response.headers["Retry-After"] = str(conf.get().POLL_INTERVAL)
     return response
+
+
+def _knows(request: Request, etag: str) -> bool:
+    """Tell whether the client has said that it has this already. RFC 9110 §13.1.2: a weak comparison."""
+    named = parse_etags(request.META.get("HTTP_IF_NONE_MATCH", ""))
+    return etag.removeprefix("W/") in {name.removeprefix("W/") for name in named}
 
 
 def _comment(request: Request) -> str:

@@ -1,0 +1,135 @@
+"""The status of one request, read again and again: by long poll, or by those who look too often.
+
+The view proper is DRF's, run in a thread, as often as there may be something new: who asks is authenticated, and
+what they may see is looked up, each time. In between nothing is held: no thread that works, no connection.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, JsonResponse
+from django.http.response import HttpResponseBase
+from django.utils.functional import SimpleLazyObject
+
+from jit_approval import conf, problems, waiting
+from jit_approval.api.views import RequestDetailView
+
+# Seconds that a thread is kept for a long poll, where it takes one.
+_SHORT = 10.0
+# A timer may be early; and of so many who look, the last looks are remembered.
+_EARLY = 0.5
+_MANY = 10_000
+
+
+def detail_view() -> Callable[..., Any]:
+    """Return the callback of `request-detail`. To `Prefer: wait` with `If-None-Match` it answers when there is news."""
+    detail = RequestDetailView.as_view()
+
+    @functools.wraps(detail)
+    async def callback(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        async def read(request: HttpRequest) -> Any:
+            return await sync_to_async(detail)(request, *args, **kwargs)
+
+        response: HttpResponseBase = await read(request)
+        held = waiting.held_by(response)
+        if held is None:
+            return response
+        if response.status_code == HTTPStatus.NOT_MODIFIED:
+            waited = await _wait(request, held, read)
+            if waited is not None:
+                return waited
+        return _slow_down(held, response) or response
+
+    return callback
+
+
+async def _wait(
+    request: HttpRequest, held: waiting.Held, read: Callable[[HttpRequest], Awaitable[Any]]
+) -> HttpResponseBase | None:
+    """Return the answer once there is one, or the time is up; None where nobody waits."""
+    threaded = not isinstance(request, ASGIRequest)
+    asked = waiting.asked(request, threaded=threaded)
+    if asked is None:
+        return None
+    seconds = min(asked.seconds, conf.get().MAX_WAIT.total_seconds(), *[_SHORT] * threaded)
+    until = monotonic() + seconds
+    with waiting.seat(held.requester, asked) as granted:
+        if not granted:
+            return None
+        while True:
+            if not await sync_to_async(waiting.release_connections)():
+                return None
+            left = until - monotonic()
+            await waiting.wait_on_loop(held, min(left, held.until_deadline))
+            response: HttpResponseBase = await read(_anew(request))
+            now = waiting.held_by(response)
+            over = monotonic() >= until or response.status_code != HTTPStatus.NOT_MODIFIED
+            if over or now is None:
+                response.headers["Preference-Applied"] = asked.applied
+                return response
+            held = now
+
+
+def _anew(request: HttpRequest) -> HttpRequest:
+    """Return the request with nothing known of who makes it: a session may have ended, an account been closed."""
+    made = type(request).__new__(type(request))
+    vars(made).update(vars(request))
+    vars(made).pop("_cached_user", None)
+    vars(made).pop("_acached_user", None)
+    session = vars(made).get("session")
+    if session is not None:
+        made.session = type(session)(session.session_key)
+        made.user = SimpleLazyObject(lambda: get_user(made))  # type: ignore[assignment]
+    return made
+
+
+# --- who looks too often -----------------------------------------------------------------------------------
+
+
+class _Looks:
+    """When each requester was last told what of each request. Of this process alone: others count for themselves."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._last: OrderedDict[Any, tuple[str, float]] = OrderedDict()
+
+    def too_soon(self, key: Any, etag: str) -> bool:
+        """Tell whether the same was told within the interval; if not, note that it is told now."""
+        now = monotonic()
+        with self._lock:
+            told, at = self._last.get(key, ("", 0.0))
+            if told == etag and now - at < conf.get().POLL_INTERVAL - _EARLY:
+                return True
+            self._last[key] = etag, now
+            self._last.move_to_end(key)
+            if len(self._last) > _MANY:
+                self._last.popitem(last=False)
+            return False
+
+
+_looks = _Looks()
+
+
+def _slow_down(held: waiting.Held, response: Any) -> HttpResponseBase | None:
+    """Return 429 for a requester's client that has been told just this within the interval."""
+    row = held.approval_request
+    of_a_client = response.accepted_renderer.format == "json" and held.requester == row.requester_id
+    if not of_a_client or not _looks.too_soon((held.requester, row.pk), response.headers["ETag"]):
+        return None
+    problem = problems.slow_down()
+    return JsonResponse(
+        problem.body,
+        status=problem.status_code,
+        headers=problem.headers,
+        content_type="application/problem+json",
+    )
