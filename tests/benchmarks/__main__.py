@@ -31,7 +31,7 @@ def main() -> int:
     missed = [
         row
         for table in tables
-        for row in [*table["rows"], *table.get("timers", ())]
+        for row in [*table["rows"], *table.get("timers", ()), *table.get("waiting", ())]
         if row["reached"] is False
     ]
     return 1 if missed or not tables else 0
@@ -48,6 +48,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--timers", action="store_true", help="the clock instead: sweeps, lateness (minutes)"
     )
+    parser.add_argument(
+        "--waiting", action="store_true", help="callers that wait on the line instead (minutes)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser.parse_args()
 
@@ -63,8 +66,9 @@ def _warn_if_busy() -> None:
 
 def _measure(database: str, options: argparse.Namespace) -> dict[str, Any] | None:
     """Measure in a process of its own: Django's settings name one database."""
-    numbers = map(str, (options.runs, options.rounds, options.pairs, options.timers + 0))
-    command = [sys.executable, "-m", "tests.benchmarks.run", database, *numbers]
+    numbers = map(str, (options.runs, options.rounds, options.pairs))
+    kind = "timers" if options.timers else "waiting" if options.waiting else "calls"
+    command = [sys.executable, "-m", "tests.benchmarks.run", database, *numbers, kind]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == NOT_REACHABLE:
         print(f"{database}: not reachable, left out", file=sys.stderr)
@@ -77,6 +81,9 @@ def _measure(database: str, options: argparse.Namespace) -> dict[str, Any] | Non
 def _print(table: dict[str, Any]) -> None:
     if "timers" in table:
         _print_timers(table)
+        return
+    if "waiting" in table:
+        _print_waiting(table)
         return
     print(f"\n{table['database']} (medians in microseconds)")
     heads = (
@@ -104,6 +111,16 @@ def _print_timers(table: dict[str, Any]) -> None:
         reached = {None: "", True: "reached", False: "MISSED"}[row["reached"]]
         took = f"{row['seconds'] * 1000:,.1f} ms"
         line = f"{row['name']:<28} {row['among']:>10,} {took:>14} {each:>14} {limit:>8} {reached}"
+        print(line.rstrip(), flush=True)
+
+
+def _print_waiting(table: dict[str, Any]) -> None:
+    print(f"\n{table['database']}")
+    for row in table["waiting"]:
+        reached = {None: "", True: "reached", False: "MISSED"}[row["reached"]]
+        limit = "" if row["limit"] is None else f"p99 <= {row['limit']:.0f}"
+        figures = f"{row['p50']:>9.1f} {row['p99']:>9.1f} {row['unit']:<14}"
+        line = f"{row['name']:<36} {row['count']:>5} {figures} {limit:>11} {reached}"
         print(line.rstrip(), flush=True)
 
 

@@ -13,8 +13,8 @@ NOT_REACHABLE = 3
 _TARGETS = {"sqlite": 2.6, "postgres": 1.8}
 
 
-def main(database: str, runs: int, rounds: int, pairs: int, timers: int) -> int:
-    """Measure on `database` and write the rows. With `timers`, those of the clock instead, which are slow."""
+def main(database: str, runs: int, rounds: int, pairs: int, kind: str) -> int:
+    """Measure on `database` and write the rows: of `calls`, of `timers` or of callers `waiting`."""
     os.environ |= {
         "DJANGO_SETTINGS_MODULE": "tests.benchmarks.settings",
         "JIT_TEST_DB": database,
@@ -34,7 +34,13 @@ def main(database: str, runs: int, rounds: int, pairs: int, timers: int) -> int:
         print(str(error).splitlines()[0], file=sys.stderr)
         return NOT_REACHABLE
     try:
-        if timers:
+        if kind == "waiting":
+            from tests.benchmarks import waiting
+
+            found = [row.as_dict() for row in waiting.all_rows()]
+            json.dump({"database": database, "rows": [], "waiting": found}, sys.stdout)
+            return 0
+        if kind == "timers":
             from tests.benchmarks import timers as slow
 
             timed = [row.as_dict() for row in slow.all_rows()]
@@ -42,14 +48,14 @@ def main(database: str, runs: int, rounds: int, pairs: int, timers: int) -> int:
             return 0
         from tests.benchmarks import policies, rows
 
-        found = rows.all_rows(runs=runs, rounds=rounds, pairs=pairs, target=_TARGETS[database])
+        measured = rows.all_rows(runs=runs, rounds=rounds, pairs=pairs, target=_TARGETS[database])
         limit = policies.LIMIT if database == "postgres" else None
-        found += policies.all_rows(runs=runs, rounds=rounds, limit=limit)
+        measured += policies.all_rows(runs=runs, rounds=rounds, limit=limit)
     finally:
         connection.creation.destroy_test_db(name, verbosity=0)
-    json.dump({"database": database, "rows": [row.as_dict() for row in found]}, sys.stdout)
+    json.dump({"database": database, "rows": [row.as_dict() for row in measured]}, sys.stdout)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], *map(int, sys.argv[2:])))
+    sys.exit(main(sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]))
