@@ -15,6 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView, set_rollback
 
 from jit_approval import conf, waiting
+from jit_approval.audit import issuing
 from jit_approval.exceptions import ApprovalError, TooManyPending, UnbindableCall
 from jit_approval.models import ApprovalRequest
 from jit_approval.states import Execution, Status, Verdict
@@ -31,6 +32,7 @@ _STATUSES = {
     "not_found": HTTPStatus.NOT_FOUND,
     "illegal_transition": HTTPStatus.CONFLICT,
     "already_decided": HTTPStatus.CONFLICT,
+    "receipt_unavailable": HTTPStatus.CONFLICT,
     "result_pending": HTTPStatus.CONFLICT,
     "result_gone": HTTPStatus.GONE,
     "too_many_callbacks": HTTPStatus.CONFLICT,
@@ -60,10 +62,14 @@ _TITLES = {
     "may_not_decide": "Not a decider of this request",
     "not_the_requester": "Not the requester of this call",
     "comment_too_long": "Comment too long",
+    "receipt_unavailable": "No receipt",
     "result_pending": "No answer yet",
     "result_gone": "The answer is not kept any more",
     "too_many_callbacks": "Too many callbacks",
 }
+
+# Seconds. A checkpoint is signed every minute.
+_RECEIPT_INTERVAL = 30
 
 
 class Problem(APIException):
@@ -312,6 +318,28 @@ def status_url(approval_request: ApprovalRequest) -> str | None:
         return reverse("jit_approval:request-detail", args=[approval_request.pk])
     except NoReverseMatch:
         return None
+
+
+def receipt_url(approval_request: ApprovalRequest) -> str | None:
+    """Return where the receipt of a call that ran is fetched; None without our urls, or while there is none."""
+    if issuing.has_not_ended(approval_request) is not None:
+        return None
+    try:
+        return reverse("jit_approval:request-receipt", args=[approval_request.pk])
+    except NoReverseMatch:
+        return None
+
+
+def no_receipt(error: issuing.NoReceiptNow) -> Problem:
+    """Return the answer where there is no receipt, or none yet."""
+    headers = {"Retry-After": str(_RECEIPT_INTERVAL)} if error.why.is_for_now else {}
+    return Problem(
+        "receipt_unavailable",
+        str(error),
+        headers=headers,
+        reason=error.why.value,
+        retryable=error.why.is_for_now,
+    )
 
 
 def result_url(approval_request: ApprovalRequest) -> str | None:

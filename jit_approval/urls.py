@@ -5,6 +5,7 @@
 | `request-list` | GET | own requests; `?role=decider`: those one may decide now; `?status=` |
 | `request-detail` | GET | the requester, who may decide it, who decided it; with `Prefer: wait` a long poll |
 | `request-result` | GET | the account that made the call, once the server has run it |
+| `request-receipt` | GET | as `request-detail`, once the call has run and all of it is sealed |
 | `request-cancel` | POST | the requester, while it is pending |
 | `request-approve`, `request-reject` | POST | its deciders, while it is pending |
 | `request-revoke` | POST | its deciders and the requester, while the approval is unused |
@@ -21,6 +22,7 @@ urlpatterns = [
     path("", views.RequestListView.as_view(), name="request-list"),
     path("<str:pk>/", polling.detail_view(), name="request-detail"),
     path("<str:pk>/result/", results.ResultView.as_view(), name="request-result"),
+    path("<str:pk>/receipt/", views.ReceiptView.as_view(), name="request-receipt"),
     path("<str:pk>/cancel/", views.CancelView.as_view(), name="request-cancel"),
     path("<str:pk>/approve/", views.ApproveView.as_view(), name="request-approve"),
     path("<str:pk>/reject/", views.RejectView.as_view(), name="request-reject"),

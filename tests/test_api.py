@@ -110,6 +110,7 @@ def test_a_request_reads_as_the_design_says(row, erin):
         "payload": '{"amount": 5}',
         "payload_truncated": False,
         "context": {"datasets": 3},
+        "receipt_url": None,
     }
 
 

@@ -19,6 +19,7 @@ from jit_approval.admin import (
     timeline,
 )
 from jit_approval.admin.deciding import DecisionForm, Result, attempt, told
+from jit_approval.audit import issuing
 from jit_approval.models import ApprovalRequest
 from jit_approval.policies import progress
 from jit_approval.states import Outcome, Status
@@ -80,6 +81,7 @@ def _render(
         "usable_for": deadline.as_words(row.usable_within),
         "earlier": _earlier(page, request, row),
         "timeline": [timeline.moment(event) for event in events],
+        "no_receipt": issuing.why_not(row),
         "trail_is_sound": timeline.is_sound(row, events),
     }
     request.current_app = page.admin_site.name

@@ -23,6 +23,8 @@ from django.utils.translation import gettext_lazy as _
 from jit_approval.admin import access, bulk, deadline, decide
 from jit_approval.admin.filters import ActionFilter, PolicyFilter, StatusFilter
 from jit_approval.admin.policy_list import severity_badge
+from jit_approval.api.downloads import receipt_file
+from jit_approval.audit import issuing
 from jit_approval.models import ApprovalRequest
 from jit_approval.policies import progress
 from jit_approval.querysets import ApprovalRequestQuerySet
@@ -147,7 +149,16 @@ class ApprovalRequestAdmin(_ModelAdmin):
         """
         view = self.admin_site.admin_view(self.decide_view)
         name = "jit_approval_approvalrequest_decide"
-        urls = [path("<path:object_id>/decide/", view, name=name), *super().get_urls()]
+        receipt = self.admin_site.admin_view(self.receipt_view)
+        urls = [
+            path("<path:object_id>/decide/", view, name=name),
+            path(
+                "<path:object_id>/receipt/",
+                receipt,
+                name="jit_approval_approvalrequest_receipt",
+            ),
+            *super().get_urls(),
+        ]
         for pattern in urls:
             for alias in connections.settings:
                 transaction.non_atomic_requests(using=alias)(pattern.callback)
@@ -171,6 +182,13 @@ class ApprovalRequestAdmin(_ModelAdmin):
     def decide_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show one request, or decide it. A request one may not see is not there: 404."""
         return decide.view(self, request, self.find(request, object_id))
+
+    def receipt_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Hand out the receipt of a call that ran; 409 while there is none."""
+        try:
+            return receipt_file(self.find(request, object_id))
+        except issuing.NoReceiptNow as error:
+            return HttpResponse(str(error), status=409, content_type="text/plain; charset=utf-8")
 
     def change_view(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jit_approval.models import ApprovalRequest
-from jit_approval.problems import has_answer, result_url, timestamp
+from jit_approval.problems import has_answer, receipt_url, result_url, timestamp
 from jit_approval.states import OPEN, Execution, Outcome, Status
 
 _NEXT = {
@@ -93,6 +93,8 @@ def full(approval_request: ApprovalRequest) -> dict[str, Any]:
         "payload": approval_request.payload,
         "payload_truncated": approval_request.payload_truncated,
         "context": approval_request.context,
+        # Once the call has run and ended; it answers 409 until all of it is sealed.
+        "receipt_url": receipt_url(approval_request),
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from django.contrib.auth import get_user_model
 from django.db import Error, connections, transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.http import parse_etags
 from rest_framework.exceptions import ParseError
 from rest_framework.negotiation import DefaultContentNegotiation
@@ -29,7 +29,9 @@ from rest_framework.views import APIView
 
 from jit_approval import conf, policies, problems, services, waiting
 from jit_approval.api import rows, shapes
+from jit_approval.api.downloads import receipt_file
 from jit_approval.api.pages import NewestFirst
+from jit_approval.audit import issuing
 from jit_approval.exceptions import ApprovalError, CommentTooLong
 from jit_approval.models import ApprovalRequest
 from jit_approval.states import Status, Verdict
@@ -141,6 +143,19 @@ class RequestDetailView(ApprovalView):
         if shapes.may_change(row):
             waiting.mark(response, waiting.Held(row, request.user.pk, row.now))
         return response
+
+
+class ReceiptView(ApprovalView):
+    """The receipt of a call that ran, as a file: to whoever sees the request. 409 while there is none."""
+
+    def get(self, request: Request, pk: str, **kwargs: Any) -> HttpResponse:
+        """Return it whole, or say why there is none."""
+        with answered():
+            row = rows.visible_to(request.user, pk)
+            try:
+                return receipt_file(row)
+            except issuing.NoReceiptNow as error:
+                raise problems.no_receipt(error) from None
 
 
 class MoveView(ApprovalView):

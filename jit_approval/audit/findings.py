@@ -51,6 +51,10 @@ class Finding:
 class Report:
     """The outcome of a verification."""
 
+    what: str = "trail"
+    """What was looked at: a `trail`, a `receipt`, or a `selection` of events."""
+    told: dict[str, Any] = field(default_factory=dict)
+    """What a receipt that is verified says."""
     origin: str = ""
     events: int = 0
     """Events read."""
@@ -106,6 +110,7 @@ class Report:
         """Return it for a program."""
         return {
             "status": self.status(),
+            "what": self.what,
             "origin": self.origin,
             "events": self.events,
             "verified": self.verified,
@@ -121,4 +126,5 @@ class Report:
             "first": str(self.first) if self.first else None,
             "findings": [str(found) for found in self.findings],
             "warnings": self.warnings,
+            **({"told": self.told} if self.told else {}),
         }

@@ -38,6 +38,19 @@ def is_hash(text: str) -> bool:
     return _HASH.fullmatch(text) is not None
 
 
+def is_sound(record: Record) -> bool:
+    """Tell whether its members are of the types and forms they should be; they come from whoever wrote them."""
+    return (
+        type(record.index) is int
+        and 0 <= record.index <= MOST
+        and isinstance(record.body, str | None)
+        and isinstance(record.previous, str)
+        and (not record.previous or is_hash(record.previous))
+        and isinstance(record.hash, str)
+        and is_hash(record.hash)
+    )
+
+
 def as_line(record: Record) -> bytes:
     """Return the line, its newline included."""
     if record.body is None:
@@ -53,14 +66,7 @@ def parse(line: bytes) -> Record | None:
     try:
         found = json.loads(line)
         record = Record(found["index"], found["hash"], found.get("previous", ""), found["body"])
-        sound = (
-            type(record.index) is int
-            and 0 <= record.index <= MOST
-            and isinstance(record.body, str | None)
-            and (not record.previous or is_hash(record.previous))
-            and is_hash(record.hash)
-            and as_line(record) == line
-        )
+        sound = is_sound(record) and as_line(record) == line
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return record if sound else None

@@ -1,8 +1,8 @@
-"""`python -m jit_approval.audit.verify EXPORT_DIR --key PUB`: check a trail from its export alone.
+"""`python -m jit_approval.audit.verify EXPORT --key PUB`: check a trail from its export alone, or a receipt.
 
-It needs no Django and no database, and believes no key but those it is given, and those that these have named as
-their successors. Exit status: 0 all is verified, 1 something is wrong, 2 it could not be checked, 3 it is right as far
-as it is finished.
+EXPORT is the directory of a whole trail, a receipt, or a file of events with their proofs. It needs no Django and no
+database, and believes no key but those it is given, and those that these have named as their successors. Exit status:
+0 all is verified, 1 something is wrong, 2 it could not be checked, 3 it is right as far as it is finished.
 """
 
 from __future__ import annotations
@@ -13,31 +13,60 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import monotonic
+from typing import Any, TypeVar
 
-from jit_approval.audit import checking, notes
+from jit_approval.audit import checking, notes, receipts
 from jit_approval.audit.findings import Report, plain
 from jit_approval.audit.folder import Folder
-from jit_approval.audit.records import Record
+from jit_approval.audit.notes import Verifier
+from jit_approval.audit.selection import Selection
 
 CANNOT_CHECK = 2
+
+_Item = TypeVar("_Item")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Verify as the arguments say; print what was found; return the exit status."""
     given = _parser().parse_args(arguments)
-    folder = Folder(Path(given.export))
+    path = Path(given.export)
     try:
         keys = [read_key(text) for text in given.key]
-        kept = _read_note(Path(given.checkpoint)) if given.checkpoint else None
-        events = _with_progress(folder) if sys.stderr.isatty() else folder.events()
-        report = checking.verify(events, folder.statements(), keys, kept)
+        if path.is_dir():
+            report = _verify_folder(path, keys, given.checkpoint)
+        elif given.checkpoint:
+            return _cannot("--checkpoint goes with the directory of a whole trail")
+        else:
+            report = _verify_file(path, keys)
     except notes.NoteError as error:
         return _cannot(f"the checkpoint in {given.checkpoint} cannot be used: {error}")
     except (notes.KeyFormatError, notes.LibraryMissing, OSError, UnicodeDecodeError) as error:
         return _cannot(str(error))
-    report.unfinished += folder.unfinished
     print(json.dumps(report.as_json(), indent=2) if given.json else as_text(report))
     return report.status()
+
+
+def _verify_folder(path: Path, keys: Sequence[Verifier], checkpoint: str | None) -> Report:
+    folder = Folder(path)
+    kept = _read_note(Path(checkpoint)) if checkpoint else None
+    events = _with_progress(folder.events(), folder) if sys.stderr.isatty() else folder.events()
+    report = checking.verify(events, folder.statements(), keys, kept)
+    report.unfinished += folder.unfinished
+    return report
+
+
+def _verify_file(path: Path, keys: Sequence[Verifier]) -> Report:
+    with path.open("rb") as file:
+        line = file.readline(64)
+        # A receipt is one object; a selection has one to a line.
+        is_receipt = line.strip() in (b"", b"{") or line.lstrip().startswith(b'{"receipt"')
+        if is_receipt:
+            file.seek(0)
+            return receipts.verify(file.read(receipts.MOST_BYTES), keys)
+    selection = Selection(path)
+    is_watched = sys.stderr.isatty()
+    lines = _with_progress(selection.lines(), selection) if is_watched else None
+    return selection.verify(keys, lines)
 
 
 def read_key(text: str) -> notes.Verifier:
@@ -57,40 +86,71 @@ def read_key(text: str) -> notes.Verifier:
 
 def as_text(report: Report) -> str:
     """Return a report for people."""
-    counts = ", ".join(f"{number:,} {name}" for name, number in report.counts.items())
-    lines = [
-        f"trail       {plain(report.origin) or 'unknown'}",
+    return "\n".join([*_facts(report), *_conclusion(report)])
+
+
+def _facts(report: Report) -> list[str]:
+    limits = {
+        "trail": "truncation  not checked: give a checkpoint that was kept elsewhere (--checkpoint)",
+        "receipt": "later       not checked: a receipt says nothing of what happened after its last event",
+        "selection": "missing     not checked: only an export in a directory shows whether all is there",
+    }
+    return [
+        f"{report.what:<11} {plain(report.origin) or 'unknown'}",
         f"verified    {report.verified:,} of {report.events:,} events",
         *([f"checkpoint  {checking.moment(report.time)}, root {report.root}"] if report.time is not None else []),
         *([f"erased      {report.erased:,} by authority"] if report.erased else []),
-        *([f"not sealed  {report.unsealed:,} at the end: no signature covers them yet"] if report.unsealed else []),
+        *([f"not sealed  {report.unsealed:,}: no signature covers them yet"] if report.unsealed else []),
         *[f"unfinished  {text}" for text in report.unfinished],
         *[f"warning     {plain(text)}" for text in report.warnings[:20]],
-        "truncation  checked" if report.truncation_checked else
-        "truncation  not checked: give a checkpoint that was kept elsewhere (--checkpoint)",
+        *_told(report),
+        "truncation  checked" if report.truncation_checked else limits[report.what],
     ]  # fmt: skip
+
+
+def _told(report: Report) -> list[str]:
+    """Return what a verified receipt says, in short."""
+    if not report.told:
+        return []
+    told = report.told
+    policy = f"{told['policy'] or 'none'}, version {told['policy_version']}"
+    votes = [f"{vote['verdict']} by {_who(vote['by'])} at {vote['at']}" for vote in told["votes"]]
+    ended = told["settled"] or told["outcome"]
+    lines = [
+        f"asked       {told['action']} by {_who(told['asked']['by'])} at {told['asked']['at']}",
+        f"fingerprint {told['fingerprint']}",
+        f"policy      {policy}",
+        *[f"vote        {vote}" for vote in votes],
+        f"run         {told['run']['at']}",
+        f"outcome     {ended.get('outcome')} {told['outcome'].get('status') or ''}".rstrip(),
+    ]
+    return [plain(line) for line in lines]
+
+
+def _who(by: Any) -> str:
+    return str(by.get("label", "")) if isinstance(by, dict) else "the system"
+
+
+def _conclusion(report: Report) -> list[str]:
     if report.is_sound:
-        return "\n".join(
-            [
-                *lines,
-                "All that is signed is as it was." if report.verified else "Nothing was verified.",
-            ]
-        )
+        whole = "All that is signed is as it was." if report.verified else "Nothing was verified."
+        return [whole]
+    counts = ", ".join(f"{number:,} {name}" for name, number in report.counts.items())
     found = [f"  {each}" for each in report.findings]
-    return "\n".join([*lines, f"NOT AS IT WAS: {counts}", *found, f"First: {report.first}"])
+    return [f"NOT AS IT WAS: {counts}", *found, f"First: {report.first}"]
 
 
-def _with_progress(folder: Folder) -> Iterator[Record | None]:
-    total, shown = max(folder.size(), 1), 0.0
-    for number, record in enumerate(folder.events()):
+def _with_progress(items: Iterator[_Item], source: Folder | Selection) -> Iterator[_Item]:
+    total, shown = max(source.size(), 1), 0.0
+    for number, item in enumerate(items):
         if number % 1000 == 0 and monotonic() - shown > 0.2:
             shown = monotonic()
-            done = min(folder.done / total, 1.0)
+            done = min(source.done / total, 1.0)
             bar = "#" * int(done * 30)
             print(
                 f"\r[{bar:<30}] {done:4.0%} {number:,} events", end="", file=sys.stderr, flush=True
             )
-        yield record
+        yield item
     print("\r" + " " * 70 + "\r", end="", file=sys.stderr, flush=True)
 
 
@@ -109,10 +169,14 @@ def _cannot(why: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jit_approval.audit.verify",
-        description="Check an exported audit trail, without Django and without the database.",
+        description="Check an exported audit trail, or a receipt, without Django and without the database.",
         epilog="Exit status: 0 verified, 1 something is wrong, 2 it could not be checked, 3 right as far as finished.",
     )
-    parser.add_argument("export", metavar="EXPORT_DIR")
+    parser.add_argument(
+        "export",
+        metavar="EXPORT",
+        help="the directory of a trail, a receipt, or a file of events with their proofs",
+    )
     parser.add_argument(
         "--key",
         action="append",
