@@ -18,12 +18,13 @@ class JitApprovalConfig(AppConfig):
 
     def ready(self) -> None:
         """Connect what waits for a signal, and register the checks."""
-        from jit_approval import checks, membership, policy_changes
+        from jit_approval import checks, departures, membership, policy_changes
         from jit_approval.policies import receivers
 
         checks.register_all()
         receivers.connect()
         membership.connect()
+        departures.connect()
         policy_changes.connect()
         post_migrate.connect(_schedule, sender=self, dispatch_uid="jit_approval.schedule")
 

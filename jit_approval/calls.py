@@ -54,6 +54,31 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One rung of a ladder: when silence has lasted so long, whom to tell, and whether they may decide then.
+
+    `after` the call was held, or after a `share` (percent) of the time to decide: one of the two.
+    """
+
+    after: timedelta | None = None
+    share: int | None = None
+    # Those who may decide already, once more.
+    deciders: bool = False
+    # (key, name) of each: a user's key as text, a group's as a number.
+    users: tuple[tuple[str, str], ...] = ()
+    groups: tuple[tuple[int, str], ...] = ()
+    addresses: tuple[str, ...] = ()
+    # Slugs.
+    channels: tuple[str, ...] = ()
+    # The users and the members of the groups may decide from then on.
+    may_decide: bool = False
+
+    def moment(self, window: timedelta) -> timedelta:
+        """Return how long after the call was held, of which `window` is the time to decide."""
+        return self.after if self.after is not None else window * (self.share or 0) / 100
+
+
+@dataclass(frozen=True)
 class Terms:
     """On what terms a call is held: from a policy, or from the settings when none matches."""
 
@@ -77,3 +102,5 @@ class Terms:
     object_permission: int | None = None
     object_permission_model: str = ""
     object_permission_label: str = ""
+    # The ladder, in order of its moments only once it is pinned: see `policies.ladder`.
+    steps: tuple[Step, ...] = ()

@@ -35,6 +35,8 @@ _AFTER = 0.005
 _ROWS = 2.0
 # Seconds from one heartbeat, and one look for changes a dead process left, to the next.
 _BEAT = 5.0
+# Seconds from one look for requests that nobody is left to decide to the next.
+_LOOK = 60.0
 # Seconds of sleep after an error: the first, then twice as long each time, up to the last.
 _BACKOFF, _LONGEST_BACKOFF = 0.5, 5.0
 # Seconds that a message being sent, or a call being run, is given to end when the clock is stopped.
@@ -59,6 +61,7 @@ class Clockwork:
         self._runner = _Aside("calls", stop, self._sweeper.run_calls)
         self._pulse = Pulse(Heartbeat.Kind.CLOCK)
         self._next_beat = 0.0
+        self._next_look = 0.0
         self._trouble: str = ""
         self._failures = 0
 
@@ -93,10 +96,14 @@ class Clockwork:
         return pause
 
     def _work(self) -> float:
-        seen, counts = self._sweeper.look(), dict[str, int]()
+        seen, counts, late = self._sweeper.look(), dict[str, int](), None
         if seen.deadline is not None and seen.deadline <= 0:
             counts |= self._sweeper.record_due(_ROWS)
-            self._pulse.add(counts, self._sweeper.lateness)
+            late = self._sweeper.lateness
+        if seen.step is not None and seen.step <= 0:
+            counts |= self._sweeper.take_steps(_ROWS)
+        if counts:
+            self._pulse.add(counts, late)
         if seen.message is not None and seen.message <= 0:
             self._messenger.wake()
         if seen.call is not None and seen.call <= 0:
@@ -104,6 +111,9 @@ class Clockwork:
         if monotonic() >= self._next_beat:
             self._pulse.add({"changes": self._sweeper.make_changes()})
             self._beat()
+        if monotonic() >= self._next_look:
+            self._next_look = monotonic() + _LOOK
+            self._sweeper.look_for_stranded()
         return _pause(seen, moved=any(counts.values()))
 
     def _beat(self) -> None:
@@ -186,7 +196,7 @@ class _Aside(Thread):
 def _pause(seen: Due, *, moved: bool) -> float:
     if moved:
         return _SHORTEST
-    found = (seen.deadline, seen.message, seen.call)
+    found = (seen.deadline, seen.message, seen.step, seen.call)
     ahead = [each for each in found if each is not None and each > 0]
     return max(_SHORTEST, min([INTERVAL, *(each + _AFTER for each in ahead)]))
 

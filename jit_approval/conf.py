@@ -81,7 +81,7 @@ class Settings:
 
     # Whether a policy changed in the admin, or by the command, waits for another person's approval.
     GATE_POLICY_CHANGES: bool = False
-    # Told, beside a policy's own fallback, when a call finds nobody who could decide it.
+    # Told, beside a policy's own fallback, when a call finds nobody who could decide it, or has nobody left.
     FALLBACK_ADDRESSES: tuple[str, ...] = ()
 
     # How long a connection is held for a caller that sends `Prefer: wait`; 0: never. How many at once, in one
@@ -90,6 +90,15 @@ class Settings:
     MAX_WAITERS: int = 1000
     MAX_THREAD_WAITERS: int = 4
     MAX_WAITERS_PER_REQUESTER: int = 20
+
+    # Where a policy has no ladder of its own: after so many percent of the time to decide, deciders are
+    # reminded. 0: they are not.
+    REMIND_AT: int = 50
+    # The end of a window is announced this long before it, or when a fifth of the window is left, whichever is
+    # the shorter. 0: it is not.
+    EXPIRING_BEFORE: timedelta = timedelta(hours=1)
+    # Saving a policy that would tell more people than this at once is warned of.
+    MANY_TOLD: int = 50
 
     # Answers and messages.
     POLL_INTERVAL: int = 5
@@ -139,6 +148,7 @@ _AT_LEAST_ONE = (
     "MAX_THREAD_WAITERS",
     "MAX_WAITERS_PER_REQUESTER",
     "MAX_RESULT_BYTES",
+    "MANY_TOLD",
 )
 
 
@@ -217,7 +227,9 @@ def _validate(loaded: Settings) -> None:
             raise ImproperlyConfigured(
                 f"JIT_APPROVAL[{name!r}] must lie between 1 second and 30 days."
             )
-    for name in ("REJECTION_COOLDOWN", "RUN_LIMIT", "RESULT_KEPT_FOR"):
+    if not 0 <= loaded.REMIND_AT < 100:
+        raise ImproperlyConfigured("JIT_APPROVAL['REMIND_AT'] is a percentage: 0 to 99.")
+    for name in ("REJECTION_COOLDOWN", "RUN_LIMIT", "RESULT_KEPT_FOR", "EXPIRING_BEFORE"):
         if not timedelta(0) <= getattr(loaded, name) <= MAX_WAIT:
             raise ImproperlyConfigured(f"JIT_APPROVAL[{name!r}] must lie between 0 and 365 days.")
     if not timedelta(0) <= loaded.MAX_WAIT <= MAX_ON_THE_LINE:

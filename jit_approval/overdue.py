@@ -32,6 +32,11 @@ class Batch:
     # The last deadline that was met: the next batch need not look at earlier ones.
     reached: datetime | None = None
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of each."""
+        return {"expired": self.expired, "unknown": self.unknown}
+
 
 def record(
     batch: Batch, size: int, *, without: Collection[UUID] = (), since: datetime | None = None
@@ -52,7 +57,7 @@ def record(
                 with transaction.atomic(using=alias):
                     _record(batch, row, alias)
             except Exception as error:
-                if not _is_alive(alias):
+                if not transitions.is_alive(alias):
                     raise
                 batch.failed[row.pk] = error
 
@@ -83,9 +88,3 @@ def _record(batch: Batch, row: ApprovalRequest, alias: str) -> None:
         transitions.end(row, outcome=Outcome.UNKNOWN, alias=alias, at=row.now)
         batch.unknown += 1
     batch.lateness = max(batch.lateness, late)
-
-
-def _is_alive(alias: str) -> bool:
-    """Tell whether the connection, and with it the transaction, has survived an error."""
-    connection = connections[alias]
-    return connection.connection is not None and not connection.needs_rollback

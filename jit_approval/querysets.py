@@ -29,6 +29,10 @@ class ApprovalRequestQuerySet(models.QuerySet["ApprovalRequest"]):
         """Whatever time has ended and nobody recorded: overdue, or run beyond the run limit; soonest first."""
         return self.filter(due_at__lte=DatabaseNow()).order_by("due_at")
 
+    def to_wake(self) -> ApprovalRequestQuerySet:
+        """In time, and somebody is to be told something by now; soonest first."""
+        return self.filter(wake_at__lte=DatabaseNow(), due_at__gt=DatabaseNow()).order_by("wake_at")
+
     def with_now(self) -> ApprovalRequestQuerySet:
         """Read the database's time along with each row, as `now`."""
         return self.annotate(now=DatabaseNow())  # type: ignore[no-redef]

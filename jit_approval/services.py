@@ -25,7 +25,7 @@ from jit_approval.exceptions import (
 )
 from jit_approval.models import ApprovalRequest, Decision, Notification, StoredCall
 from jit_approval.notifications import outbox
-from jit_approval.policies import delegations
+from jit_approval.policies import delegations, ladder
 from jit_approval.policies.terms import fits_pattern, gives_reason, is_meaningful
 from jit_approval.redaction import visible
 from jit_approval.states import OPEN, Execution, Outcome, Status, Verdict
@@ -154,6 +154,7 @@ def approve(
             )
         until = row.now + row.usable_within
         changes = {**weighed, "decided_at": row.now, "usable_until": until, "due_at": until}
+        changes |= {"warned": False, "wake_at": ladder.use_notice(row, row.now, until)}
         row = transitions.move(
             row, to=Status.APPROVED, by=by, alias=alias, changes=changes, data=data
         )
@@ -243,6 +244,7 @@ def consume(
             "outcome": Outcome.RUNNING,
             "consumed_at": row.now,
             "due_at": row.now + conf.get().RUN_LIMIT,
+            "wake_at": None,
         }
         return transitions.move(
             row,
@@ -376,7 +378,7 @@ def stands_behind(user: Any, approval_request: ApprovalRequest) -> bool:
 def _row(call: Call, terms: Terms, now: datetime) -> ApprovalRequest:
     shown, bound = call.shown, call.bound
     decide_by = now + terms.decide_within
-    return ApprovalRequest(
+    row = ApprovalRequest(
         action=call.action,
         fingerprint=bound.fingerprint,
         open_key=bound.fingerprint,
@@ -403,18 +405,22 @@ def _row(call: Call, terms: Terms, now: datetime) -> ApprovalRequest:
         usable_within=terms.usable_within,
         rejection_cooldown=terms.rejection_cooldown,
         max_wait=terms.max_wait,
+        ladder=ladder.pin(terms),
         created_at=now,
         decide_by=decide_by,
         due_at=decide_by,
         **vars(shown),
     )
+    row.wake_at = ladder.wake_at(row)
+    return row
 
 
 def _as_data(terms: Terms) -> dict[str, Any]:
-    return {
+    said = {
         name: int(value.total_seconds() * 1000) if isinstance(value, timedelta) else value
         for name, value in vars(terms).items()
     }
+    return {**said, "steps": ladder.pin(terms)}
 
 
 def _locked_for(

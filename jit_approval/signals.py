@@ -8,6 +8,7 @@ from __future__ import annotations
 from django.dispatch import Signal
 
 request_opened = Signal()
+request_escalated = Signal()
 request_approved = Signal()
 request_rejected = Signal()
 request_cancelled = Signal()

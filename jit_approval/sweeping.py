@@ -17,7 +17,7 @@ from uuid import UUID
 from django.db import connections
 from django.db.models import Model, QuerySet
 
-from jit_approval import clock, overdue, policies, policy_changes, queue
+from jit_approval import clock, escalating, overdue, policies, policy_changes, queue
 from jit_approval.clock import DatabaseNow
 from jit_approval.models import ApprovalRequest, Notification, StoredAnswer, StoredCall
 from jit_approval.notifications import delivery
@@ -34,15 +34,17 @@ _BATCH = 25
 _SECONDS = 20.0
 # Seconds for which what raised is left alone: the clock looks every second, and would log it every second.
 _PUT_OFF = 60.0
+_Batch = overdue.Batch | escalating.Batch
 _WAITING = Notification.State.WAITING.value
 
 
 @dataclass(frozen=True)
 class Due:
-    """Seconds from now until the next deadline, message, and call that the server is to run; None: there is none."""
+    """Seconds from now until the next deadline, message, step or notice before a deadline, and call; None: none."""
 
     deadline: float | None
     message: float | None
+    step: float | None = None
     # Until an approved call that the server is to run is overdue.
     call: float | None = None
 
@@ -60,6 +62,7 @@ class Sweeper:
         self._stopping = stopping
         self._run = run
         self._rows = _PutOff()
+        self._steps = _PutOff()
         self._messages = _PutOff()
         self._calls = _PutOff()
         self.lateness: float | None = None
@@ -71,18 +74,47 @@ class Sweeper:
             # First: an approved change whose process died has little time left.
             "changes": self.make_changes(),
             **self.record_due(),
+            **self.take_steps(look=True),
             "told": self.send_what_waits(),
             "run": self.run_calls(),
         }
 
     def record_due(self, seconds: float = _SECONDS) -> dict[str, int]:
         """Record what is due, soonest first, for about so long; return how many expired and are `unknown`."""
-        until, size, since = monotonic() + seconds, _BATCH, None
-        counts, self.lateness = {"expired": 0, "unknown": 0}, None
+        self.lateness = None
+        counts, late = self._in_batches(overdue.Batch, overdue.record, self._rows, seconds)
+        self.lateness = late
+        return counts
+
+    def take_steps(self, seconds: float = _SECONDS / 2, *, look: bool = False) -> dict[str, int]:
+        """Take the steps of ladders that are due, and announce ends that are near; return how many of each.
+
+        `look`: for requests that nobody is left to decide, too.
+        """
+        if look:
+            self.look_for_stranded()
+        counts, _late = self._in_batches(escalating.Batch, escalating.record, self._steps, seconds)
+        return counts
+
+    def look_for_stranded(self) -> None:
+        """Have requests looked at that nobody is left to decide."""
+        try:
+            escalating.look_for_stranded()
+        except Exception:
+            if not _is_alive():
+                raise
+            logger.exception("The sweep could not look for requests that nobody could decide.")
+
+    def _in_batches(
+        self, kind: type[_Batch], record: Callable[..., None], put_off: _PutOff, seconds: float
+    ) -> tuple[dict[str, int], float | None]:
+        """Take batch after batch; return how many of each, and the worst lateness, None where nothing was done."""
+        counts, late, size, since = dict(kind().counts), None, _BATCH, None
+        until = monotonic() + seconds
         while monotonic() < until and not self._stopping():
-            batch = overdue.Batch()
+            batch = kind()
             try:
-                overdue.record(batch, size, without=self._rows.now(), since=since)
+                record(batch, size, without=put_off.now(), since=since)
             except Exception as error:
                 if not batch.taken or not _is_alive():
                     raise
@@ -90,17 +122,16 @@ class Sweeper:
                 if len(batch.taken) == 1:
                     batch.failed[batch.taken[0]] = error
                 size = 1
-                self._put_off(batch)
+                _leave(batch, put_off)
                 continue
-            counts["expired"] += batch.expired
-            counts["unknown"] += batch.unknown
-            self._put_off(batch)
-            if batch.expired or batch.unknown:
-                self.lateness = max(self.lateness or 0.0, batch.lateness)
+            counts = {name: counts[name] + count for name, count in batch.counts.items()}
+            _leave(batch, put_off)
+            if any(batch.counts.values()):
+                late = max(late or 0.0, batch.lateness)
             if len(batch.taken) < size:
                 break
             since = batch.reached
-        return counts
+        return counts, late
 
     def make_changes(self) -> int:
         """Make the approved changes of policies that a dead process left; return how many."""
@@ -152,18 +183,29 @@ class Sweeper:
         """Ask what falls due next: one statement, one entry of an index for each kind."""
         alias = policies.database()
         sql, params = next_due_sql(
-            alias, rows=self._rows.now(), messages=self._messages.now(), calls=self._calls.now()
+            alias,
+            rows=self._rows.now(),
+            messages=self._messages.now(),
+            steps=self._steps.now(),
+            calls=self._calls.now(),
         )
         with connections[alias].cursor() as cursor:
             cursor.execute(sql, params)
-            due, told, asked_at, call = cursor.fetchone()
+            due, told, step, call, asked_at = cursor.fetchone()
         now = clock.from_database(asked_at)
-        return Due(_until(due, now), _until(told, now, GRACE), _until(call, now, _grace()))
+        return Due(
+            _until(due, now),
+            _until(told, now, GRACE),
+            _until(step, now),
+            _until(call, now, _grace()),
+        )
 
-    def _put_off(self, batch: overdue.Batch) -> None:
-        for pk, error in batch.failed.items():
-            logger.error("The sweep could not move approval request %s.", pk, exc_info=error)
-            self._rows.add(pk)
+
+def _leave(batch: _Batch, put_off: _PutOff) -> None:
+    """Leave alone, for a while, what could not be moved."""
+    for pk, error in batch.failed.items():
+        logger.error("The sweep could not move approval request %s.", pk, exc_info=error)
+        put_off.add(pk)
 
 
 def next_due_sql(
@@ -171,18 +213,21 @@ def next_due_sql(
     *,
     rows: Collection[Any] = (),
     messages: Collection[Any] = (),
+    steps: Collection[Any] = (),
     calls: Collection[Any] = (),
 ) -> tuple[str, list[Any]]:
-    """Return the statement, and its parameters, for next deadline, next message, the time now, and next call.
+    """Return the statement, and its parameters, for the next deadline, message, step and call, and the time now.
 
-    `rows`, `messages` and `calls` are the keys of those to leave alone.
+    `rows`, `messages` and `calls` are the keys of those to leave alone, `steps` those of the requests to take
+    none of.
     """
     deadline, first = _earliest(ApprovalRequest, "due_at", alias, rows)
     message, second = _earliest(Notification, "next_attempt_at", alias, messages, state=_WAITING)
-    call, third = _earliest(StoredCall, "next_attempt_at", alias, calls)
+    step, third = _earliest(ApprovalRequest, "wake_at", alias, steps)
+    call, fourth = _earliest(StoredCall, "next_attempt_at", alias, calls)
     return (
-        f"SELECT ({deadline}), ({message}), {clock.now_sql(alias)}, ({call})",
-        [*first, *second, *third],
+        f"SELECT ({deadline}), ({message}), ({step}), ({call}), {clock.now_sql(alias)}",
+        [*first, *second, *third, *fourth],
     )
 
 

@@ -47,6 +47,11 @@ def run(approval_request_pk: str) -> bool:
     return execution.run(UUID(approval_request_pk))
 
 
+def take_steps() -> int:
+    """Take the steps that are due now; return how many. Doubled or late it takes none twice."""
+    return _sweeper.take_steps()["steps"]
+
+
 def sweep() -> dict[str, int]:
     """Tidy up: expire what is overdue, close runs without an end, send what was not sent; return how many of each.
 

@@ -1,7 +1,7 @@
 """How a request changes state: a durable transaction, a lock, one conditional UPDATE, and the event that says so.
 
-Private to `services`, which holds the rules, and to `overdue`, which records what time alone has ended; nothing
-else writes `status`.
+Private to `services`, which holds the rules, to `overdue`, which records what time alone has ended, and to
+`escalating`, which takes steps before it has; nothing else writes `status`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jit_approval.notifications import outbox
 from jit_approval.redaction import visible
 from jit_approval.states import Execution, Outcome, Status, is_legal
 
-CLOSED: Mapping[str, Any] = {"open_key": None, "due_at": None}
+CLOSED: Mapping[str, Any] = {"open_key": None, "due_at": None, "wake_at": None}
 _SIGNALS = {
     Status.APPROVED: signals.request_approved,
     Status.REJECTED: signals.request_rejected,
@@ -73,6 +73,12 @@ def ensure_durable(alias: str) -> None:
 def locked(pk: UUID, alias: str) -> ApprovalRequest:
     """Read a request with the database's time, and lock it until the transaction ends."""
     return the(_WITH_NOW.rows(using=alias, where={"id": pk}, tail=for_update(alias)))
+
+
+def is_alive(alias: str) -> bool:
+    """Tell whether the connection, and with it the transaction, has survived an error."""
+    connection = connections[alias]
+    return connection.connection is not None and not connection.needs_rollback
 
 
 def for_update(alias: str) -> str:
@@ -144,7 +150,7 @@ def move(
     if row.execution == Execution.SERVER and to is not Status.APPROVED:
         # Spent or over: from here on nothing is left that could be run.
         StoredCall.objects.using(alias).filter(pk=row.pk).delete()
-    event = _told(source, to, by)
+    event = _told(to)
     if event is not None:
         outbox.write(row, event, at=row.now, using=alias)
     announce(_SIGNALS[to], row, alias)
@@ -181,10 +187,10 @@ def end(
             "due_at": None,
         },
     )
-    if outcome is Outcome.UNKNOWN:
-        outbox.write(row, Notification.Event.UNKNOWN, at=at, using=alias)
-    elif row.execution == Execution.SERVER:
-        outbox.write(row, Notification.Event.CONSUMED, at=at, using=alias)
+    event = (
+        Notification.Event.UNKNOWN if outcome is Outcome.UNKNOWN else Notification.Event.CONSUMED
+    )
+    outbox.write(row, event, at=at, using=alias)
     announce(signals.outcome_recorded, row, alias)
     return row
 
@@ -220,13 +226,12 @@ def advance(
     return row
 
 
-def _told(source: Status, to: Status, by: Any) -> Notification.Event | None:
-    """Return what people are told of a move. Who withdrew or ran a call knows it."""
-    if to in (Status.APPROVED, Status.REJECTED):
-        return Notification.Event.DECIDED
-    if to is Status.CANCELLED and by is None:
-        return Notification.Event.CANCELLED
+def _told(to: Status) -> Notification.Event | None:
+    """Return what people are told of a move. That a call runs is told when it has."""
     return {
+        Status.APPROVED: Notification.Event.DECIDED,
+        Status.REJECTED: Notification.Event.DECIDED,
+        Status.CANCELLED: Notification.Event.CANCELLED,
         Status.EXPIRED: Notification.Event.EXPIRED,
         Status.REVOKED: Notification.Event.REVOKED,
     }.get(to)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from jit_approval import clock, conf, policies, prepared, transitions
+from jit_approval import clock, policies, prepared, transitions
 from jit_approval.audit import chain
 from jit_approval.calls import Call, Terms
 from jit_approval.models import ApprovalPolicy, AuditEvent, Notification
-from jit_approval.notifications import outbox
+from jit_approval.notifications import outbox, recipients
 from jit_approval.redaction import shorten, visible
 
 # One alert per policy and action in this time: a caller may ask again and again.
@@ -87,16 +87,8 @@ def alert_unavailable(call: Call, terms: Terms) -> None:
         }
         event = chain.single_event("unavailable", at=at, by=call.requester, data=facts)
         prepared.insert(event, using=alias)
-        for address in _fallback(terms.policy_id) or [""]:
+        for address in recipients.last_resort(terms.policy_id) or [""]:
             outbox.alert(facts, address, at=at, using=alias)
-
-
-def _fallback(policy_id: int | None) -> list[str]:
-    """Return the addresses of the policy and of the settings, each once."""
-    rows = ApprovalPolicy.objects.using(policies.database())
-    policy = rows.filter(pk=policy_id).first() if policy_id is not None else None
-    own = policy.fallback.split() if policy is not None else []
-    return list(dict.fromkeys([*own, *conf.get().FALLBACK_ADDRESSES]))
 
 
 def _of_call(call: Call, policy: ApprovalPolicy) -> dict[str, Any]:

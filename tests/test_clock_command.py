@@ -109,7 +109,8 @@ def test_once_sweeps_once_and_says_what_it_did(capsys: pytest.CaptureFixture[str
     factories.decider()
     make_due(factories.held())
     call_command("approval_clock", "--once")
-    assert capsys.readouterr().out == "changes=0 expired=1 unknown=0 told=0 run=0\n"
+    said = "changes=0 expired=1 unknown=0 steps=0 notices=0 told=0 run=0\n"
+    assert capsys.readouterr().out == said
     assert Heartbeat.objects.get().kind == Heartbeat.Kind.CLOCK
 
 

@@ -24,10 +24,10 @@ LAYERS = (
     "policies limits queue audit notifications heartbeats waking",
     "transitions",
     "verdicts",
-    "services overdue",
+    "services overdue escalating",
     # glue: parses input, calls one service, shapes the answer
     "agents facts",
-    "policy_changes membership explaining delegating portable",
+    "policy_changes membership departures explaining delegating portable",
     "sweeping clockwork health",
     "decorators renderers guard commands "
     "execution replays capture body problems waiting repeating gate attempt gated handlers permissions api urls "

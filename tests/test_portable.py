@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jit_approval import portable
-from jit_approval.policies import versions
+from jit_approval.policies import rungs, versions
 from jit_approval.portable.doubts import overlap
 from jit_approval.portable.keys import FIELDS, KEYS, defaults
 from jit_approval.portable.places import Places
@@ -48,7 +48,13 @@ def test_what_is_left_out_is_as_a_new_policy_has_it() -> None:
 def test_every_field_of_a_policy_can_be_written_down() -> None:
     policy = factories.policy(slug="whole")
     assert {*versions.snapshot(policy)} == {*defaults("whole")}
-    assert {*KEYS} - {*FIELDS} == {"channels", "groups_required", "deciders", "permissions"}
+    assert {*KEYS} - {*FIELDS} == {
+        "channels",
+        "groups_required",
+        "deciders",
+        "permissions",
+        "steps",
+    }
 
 
 def test_every_key_is_read() -> None:
@@ -83,6 +89,11 @@ def test_every_key_is_read() -> None:
     require_approval_id = true
     fallback = ["a@example.test"]
     channels = ["pager", "ops"]
+    steps = [
+        { after = "050s", deciders = true }, # once more
+        { after = "75%", groups = ["managers"], users = ["zoe", "ann"], may_decide = true },
+        { after = "80s", addresses = ["duty@example.test"], channels = ["pager"] },
+    ]
     """
     found = said(text)["all"]
     assert found == {
@@ -111,6 +122,22 @@ def test_every_key_is_read() -> None:
         "require_approval_id": True,
         "fallback": ["a@example.test"],
         "channels": ["ops", "pager"],
+        "steps": [
+            {**rungs.nothing(), "after": "50s", "deciders": True},
+            {
+                **rungs.nothing(),
+                "after": "75%",
+                "groups": ["managers"],
+                "users": ["ann", "zoe"],
+                "may_decide": True,
+            },
+            {
+                **rungs.nothing(),
+                "after": "1m20s",
+                "addresses": ["duty@example.test"],
+                "channels": ["pager"],
+            },
+        ],
     }
 
 
@@ -381,6 +408,19 @@ _held = st.dictionaries(
 _spans = st.sampled_from(["1s", "15m", "1h30m", "30d", "1d1h1m1s1ms"])
 
 
+_steps = st.fixed_dictionaries(
+    {
+        "after": st.one_of(_spans, st.integers(1, 99).map(lambda share: f"{share}%")),
+        "deciders": st.booleans(),
+        "users": _names,
+        "groups": _names,
+        "addresses": st.lists(_line, max_size=2, unique=True),
+        "channels": st.lists(st.sampled_from(["ops", "x_1"]), unique=True).map(sorted),
+        "may_decide": st.booleans(),
+    }
+)
+
+
 @st.composite
 def _snapshots(draw: Any, slug: str) -> dict[str, Any]:
     return {
@@ -404,6 +444,7 @@ def _snapshots(draw: Any, slug: str) -> dict[str, Any]:
         "channels": draw(
             st.lists(st.sampled_from(["ops", "on-call", "x_1"]), unique=True).map(sorted)
         ),
+        "steps": draw(st.lists(_steps, max_size=3)),
         "decide_within": draw(_spans),
         "usable_within": draw(_spans),
         "rejection_cooldown": draw(_spans),

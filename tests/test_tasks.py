@@ -24,7 +24,7 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django_q.models import Schedule
 
-from jit_approval import clock, heartbeats, overdue, services, sweeping, tasks
+from jit_approval import clock, departures, heartbeats, overdue, services, sweeping, tasks
 from jit_approval.models import (
     ApprovalRequest,
     AuditEvent,
@@ -37,7 +37,9 @@ from tests import factories, mailers
 from tests.tables import missing
 
 pytestmark = pytest.mark.django_db
-NOTHING = {"changes": 0, "expired": 0, "unknown": 0, "told": 0, "run": 0}
+NOTHING = dict.fromkeys(
+    ("changes", "expired", "unknown", "steps", "notices", "told", "run"), 0
+)
 
 
 def make_due(*rows: ApprovalRequest) -> None:
@@ -250,8 +252,9 @@ def test_sweep_with_nothing_to_do_asks_a_handful_of_indexed_questions() -> None:
     with CaptureQueriesContext(connection) as captured:
         assert tasks.sweep() == NOTHING
     asked = [query["sql"] for query in captured if query["sql"].startswith(("SELECT", "UPDATE"))]
-    # Changes, deadlines, two kinds of messages not worth sending, messages, calls to run, the heartbeat.
-    assert len(asked) == 7, asked
+    # Changes, deadlines, policies with pending requests and their deciders, steps, two kinds of messages not
+    # worth sending, messages, calls to run, the heartbeat.
+    assert len(asked) == 10, asked
 
 
 def test_rows_that_are_due_are_few_statements_each() -> None:
@@ -415,14 +418,15 @@ def test_sweep_announces_no_call_that_is_over() -> None:
     services.cancel(row, by=row.requester)
     lose_the_tasks()
     assert tasks.sweep() == NOTHING
-    assert Notification.objects.get().state == Notification.State.DROPPED
+    assert Notification.objects.get(event="held").state == Notification.State.DROPPED
 
 
 def test_command_sweeps_once_and_says_what_it_did(capsys: pytest.CaptureFixture[str]) -> None:
     factories.decider()
     make_due(factories.held())
     call_command("approval_sweep")
-    assert capsys.readouterr().out == "changes=0 expired=1 unknown=0 told=0 run=0\n"
+    said = "changes=0 expired=1 unknown=0 steps=0 notices=0 told=0 run=0\n"
+    assert capsys.readouterr().out == said
 
 
 def test_queued_names_are_the_tasks() -> None:
@@ -430,6 +434,7 @@ def test_queued_names_are_the_tasks() -> None:
 
     assert outbox.DELIVER == f"{tasks.deliver.__module__}.{tasks.deliver.__name__}"
     assert f"{tasks.sweep.__module__}.{tasks.sweep.__name__}" == tasks.SWEEP
+    assert f"{tasks.take_steps.__module__}.{tasks.take_steps.__name__}" == departures.TAKE_STEPS
 
 
 # --- the schedule ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from jit_approval.models import ApprovalPolicy
-from jit_approval.policies import versions
+from jit_approval.policies import rungs, versions
 from jit_approval.redaction import visible
 
 _NOTHING = "-"
@@ -61,6 +61,7 @@ def label(name: str) -> str:
         "users": _("Deciders by name"),
         "groups": _("Deciders by group"),
         "group_requirements": _("Groups that must be represented"),
+        "steps": _("Steps on silence"),
     }
     if name in ours:
         return ours[name]
@@ -86,6 +87,8 @@ def _as_lines(name: str, value: Any) -> list[str]:
         return [_("yes") if value else _("no")]
     if isinstance(value, Mapping):
         return [visible(line) for line in _of_mapping(value)]
+    if name == "steps":
+        return [visible(rungs.as_text(each)) for each in value]
     if isinstance(value, list):
         return [visible(str(each)) for each in value]
     choices: Any = dict(getattr(_field(name), "flatchoices", ()))

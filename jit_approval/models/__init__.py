@@ -3,6 +3,7 @@
 from jit_approval.models.callback import Callback
 from jit_approval.models.channel import Channel, PreferredChannel
 from jit_approval.models.delegation import Delegation
+from jit_approval.models.escalation import EscalatedDecider, EscalationStep
 from jit_approval.models.execution import StoredAnswer, StoredCall
 from jit_approval.models.heartbeat import Heartbeat
 from jit_approval.models.policy import (
@@ -25,6 +26,8 @@ __all__ = [
     "Checkpoint",
     "Decision",
     "Delegation",
+    "EscalatedDecider",
+    "EscalationStep",
     "Heartbeat",
     "Notification",
     "PolicyChange",

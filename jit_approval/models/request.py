@@ -85,6 +85,8 @@ class ApprovalRequest(models.Model):
     )
     # Votes cannot be counted by SQL alone: groups are to be represented, or a stand-in has voted.
     weighed = models.BooleanField(default=False, editable=False)
+    # [{"after": ms, "deciders": true, "users": [[key, name], …], …}, …]: see `policies.ladder`.
+    ladder = models.JSONField(default=list, editable=False)
     usable_within = models.DurationField(_("usable within"))
     rejection_cooldown = models.DurationField()
     max_wait = models.DurationField(default=timedelta(0), editable=False)
@@ -100,6 +102,12 @@ class ApprovalRequest(models.Model):
     # The one deadline in force: `decide_by` while pending, `usable_until` while approved, the run
     # limit while running, NULL when nothing more can fall due.
     due_at = models.DateTimeField(null=True)
+
+    # Steps of the ladder that were taken, and whether the end of the deadline in force was announced.
+    steps_taken = models.PositiveSmallIntegerField(default=0, editable=False)
+    warned = models.BooleanField(default=False, editable=False)
+    # When people are to be told next, before the deadline in force; NULL when nothing is left to tell.
+    wake_at = models.DateTimeField(null=True, editable=False)
 
     # What the decider is shown: escaped and redacted when written, never executed.
     method = models.CharField(_("method"), max_length=32)
@@ -144,6 +152,8 @@ class ApprovalRequest(models.Model):
             models.Index(fields=["policy", "created_at"], name="jit_request_policy"),
             # The sweeper and the inbox: what falls due, soonest first.
             models.Index(fields=["due_at"], name="jit_request_due"),
+            # The sweeper: steps of ladders, and ends to be announced.
+            models.Index(fields=["wake_at"], name="jit_request_wake"),
             # Health and the inbox: runs whose outcome nobody knows.
             models.Index(fields=["outcome", "finished_at"], name="jit_request_outcome"),
         ]

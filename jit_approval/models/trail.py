@@ -142,7 +142,9 @@ class Notification(models.Model):
     )
     facts = models.JSONField(default=dict)
     event = models.CharField(_("event"), max_length=12, choices=Event.choices)
-    # "" on the outbox row itself, "*" for a whole channel, else the user's primary key.
+    # Which, where an event may come more than once: the step of the ladder; 1 for the end of an approval.
+    occasion = models.PositiveSmallIntegerField(_("occasion"), default=0)
+    # "" on the outbox row itself, "*" for a whole channel, else the user's primary key, or a bare address.
     recipient = models.CharField(_("recipient"), max_length=254, blank=True)
     address = models.CharField(_("address"), max_length=254, blank=True)
     # "email", or the slug of a `Channel`.
@@ -164,8 +166,8 @@ class Notification(models.Model):
         constraints = [
             # A doubled task tells nobody twice.
             models.UniqueConstraint(
-                fields=["approval_request", "event", "recipient", "channel"],
-                name="jit_notification_once",
+                fields=["approval_request", "event", "occasion", "recipient", "channel"],
+                name="jit_notification_told_once",
             ),
         ]
         indexes = [

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from django.db import transaction
-from django.db.models import Case, Exists, OuterRef, QuerySet, Value, When
+from django.db.models import Case, Exists, OuterRef, Q, QuerySet, Value, When
 
 from jit_approval import policies, queue
 from jit_approval.clock import DatabaseNow
@@ -49,6 +49,8 @@ _LONGEST_ASKED = timedelta(hours=1)
 _IN_PERSON_AFTER = 3
 
 _BATCH = 1000
+# What is told only while its request stands where it stood.
+_PASSING = ASKS | {Notification.Event.EXPIRING}
 
 State = Notification.State
 
@@ -97,13 +99,13 @@ def due_since(age: timedelta) -> list[int]:
 def close_pointless(rows: QuerySet[Notification] | None = None) -> int:
     """Close the rows nobody needs or nobody can deliver, of `rows` or of all; return how many.
 
-    A held call that is decided or overdue is not announced any more: FAILED if that was tried in vain,
-    DROPPED if there was no attempt. A row whose attempts are used up has FAILED.
+    A held call that is decided or overdue is not announced any more, nor the end of what has ended: FAILED if
+    that was tried in vain, DROPPED if there was no attempt. A row whose attempts are used up has FAILED.
     """
     rows = _rows() if rows is None else rows
     rows = rows.filter(state=State.WAITING, next_attempt_at__lte=DatabaseNow())
     was_tried = When(attempts__gt=0, then=Value(State.FAILED))
-    moot = rows.filter(~_still_pending(), event__in=ASKS)
+    moot = rows.exclude(_worth_telling())
     closed = moot.update(state=Case(was_tried, default=Value(State.DROPPED)))
     return closed + rows.filter(attempts__gte=MAX_ATTEMPTS).update(state=State.FAILED)
 
@@ -120,26 +122,40 @@ def _waiting() -> QuerySet[Row]:
     return rows.annotate(now=DatabaseNow())
 
 
-def _still_pending() -> Exists:
-    pending = ApprovalRequest.objects.using(policies.database()).pending()
-    return Exists(pending.filter(pk=OuterRef("approval_request_id")))
+def _worth_telling() -> Q:
+    """Return the condition for messages whose request still stands where it stood when they were written."""
+    requests = ApprovalRequest.objects.using(policies.database())
+    of_row = {"pk": OuterRef("approval_request_id")}
+    asks, nears_its_end = Q(event__in=ASKS), Q(event=Notification.Event.EXPIRING)
+    return (
+        ~(asks | nears_its_end)
+        | (asks | nears_its_end & Q(occasion=0)) & Exists(requests.pending().filter(**of_row))
+        | nears_its_end & Q(occasion=1) & Exists(requests.usable().filter(**of_row))
+    )
 
 
 def _fan_out(row: Row) -> None:
     """Make the recipients' rows; made twice, the second set is ignored by the unique constraint."""
     try:
         assert row.approval_request is not None  # noqa: S101 - alerts have their recipient from the start
-        people = routing.of(row.event, row.approval_request)
-        if not people:
+        people = routing.of(row.event, row.approval_request, row.occasion)
+        if not people and row.event in ASKS:
             logger.warning(
                 "Nobody with an address is to be told: %s %s", row.event, row.approval_request_id
             )
         with transaction.atomic(using=policies.database()):
             _write_recipients(row, people)
-            _rows().filter(pk=row.pk).update(state=State.SENT, sent_at=DatabaseNow())
+            _rows().filter(pk=row.pk).update(**_fanned_out(row, people))
     except Exception as error:
         row.attempts += 1
         _write_failure(row, error)
+
+
+def _fanned_out(row: Row, people: list[Recipient]) -> dict[str, Any]:
+    """Return what the outbox row says from now on. A cry for help that nobody hears is a dead letter."""
+    if people or row.event != Notification.Event.UNAVAILABLE:
+        return {"state": State.SENT, "sent_at": DatabaseNow()}
+    return {"state": State.FAILED, "error": outbox.NO_FALLBACK}
 
 
 def _write_recipients(row: Row, people: list[Recipient]) -> None:
@@ -151,6 +167,7 @@ def _for(person: Recipient, row: Row) -> Notification:
     return Notification(
         approval_request_id=row.approval_request_id,
         event=row.event,
+        occasion=row.occasion,
         recipient=person.pk,
         address=person.address,
         channel=person.channel,
@@ -167,7 +184,9 @@ def _recipients_due(pk: int) -> tuple[list[int], list[int]]:
         return [], []
     rows = _waiting().exclude(recipient="").filter(next_attempt_at__lte=DatabaseNow())
     rows = rows.filter(
-        approval_request_id=outbox_row.approval_request_id, event=outbox_row.event
+        approval_request_id=outbox_row.approval_request_id,
+        event=outbox_row.event,
+        occasion=outbox_row.occasion,
     ).order_by("id")
     found = list(rows.values_list("pk", "channel"))
     mails = [key for key, channel in found if channel == EMAIL]
@@ -208,8 +227,8 @@ def _claim(row: Row) -> bool:
         attempts__lt=MAX_ATTEMPTS,
         next_attempt_at__lte=DatabaseNow(),
     )
-    if row.event in ASKS:
-        unclaimed = unclaimed.filter(_still_pending())
+    if row.event in _PASSING:
+        unclaimed = unclaimed.filter(_worth_telling())
     row.attempts += 1
     return bool(unclaimed.update(attempts=row.attempts, next_attempt_at=row.now + LEASE))
 
@@ -241,7 +260,7 @@ def _write_failure(row: Row, error: Exception) -> None:
 def _wait(row: Row) -> timedelta:
     """Return how long to wait for the next attempt: all of them fit into the time a call is held."""
     first = BACKOFF
-    if row.event in ASKS and row.approval_request is not None:
+    if row.event in _PASSING and row.approval_request is not None:
         held = row.approval_request.decide_by - row.approval_request.created_at
         first = max(_SHORTEST, min(BACKOFF, held / 2**MAX_ATTEMPTS))
     waits: int = 2 ** (row.attempts - 1)
@@ -251,10 +270,12 @@ def _wait(row: Row) -> timedelta:
 def _tell_in_person(row: Row) -> None:
     """Tell the deciders by e-mail what no channel of their policy has told them so far."""
     assert row.approval_request is not None  # noqa: S101 - a message to a channel is about a request
-    rows = _rows().filter(approval_request_id=row.approval_request_id, event=row.event)
+    rows = _rows().filter(
+        approval_request_id=row.approval_request_id, event=row.event, occasion=row.occasion
+    )
     if rows.filter(recipient=CHANNEL, state=State.SENT).exists():
         return
-    _write_recipients(row, routing.in_person(row.event, row.approval_request))
+    _write_recipients(row, routing.in_person(row.event, row.approval_request, row.occasion))
     alias = policies.database()
     pks = rows.exclude(recipient__in=("", CHANNEL)).filter(state=State.WAITING)
     for pk in pks.values_list("pk", flat=True):

@@ -38,6 +38,7 @@ def of(row: ApprovalRequest, now: datetime) -> dict[str, Any]:
         "rejected": row.status == Status.REJECTED,
         "outcome": row.outcome,
         "decisions": _decisions(row),
+        "handled_by": _handled_by(row),
         "ending": _ending(row),
     }
 
@@ -102,6 +103,13 @@ def _decisions(row: ApprovalRequest) -> list[dict[str, str]]:
         }
         for decision in row.decisions.all()
     ]
+
+
+def _handled_by(row: ApprovalRequest) -> str:
+    """Return the names of those whose verdict it was in the end."""
+    verdict = Verdict.REJECT if row.status == Status.REJECTED else Verdict.APPROVE
+    names = [each.decider_label for each in row.decisions.all() if each.verdict == verdict]
+    return ", ".join(map(visible, names))
 
 
 def _ending(row: ApprovalRequest) -> dict[str, str]:

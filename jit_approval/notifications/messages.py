@@ -12,9 +12,11 @@ from datetime import datetime
 from re import sub
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 
+from jit_approval import policies
 from jit_approval.models import ApprovalRequest, Notification
 from jit_approval.notifications import facts as shown
 from jit_approval.notifications.recipients import CHANNEL
@@ -74,10 +76,22 @@ def compose_test(name: str, *, id: str, now: datetime) -> Message:
 
 
 def _audience(notification: Notification, approval_request: ApprovalRequest) -> str:
+    """Return who reads it: channel, requester, decider; or informed, who has no say in it."""
     if notification.recipient == CHANNEL:
         return "channel"
-    is_requester = notification.recipient == str(approval_request.requester_id)
-    return "requester" if is_requester else "decider"
+    if notification.recipient == str(approval_request.requester_id):
+        return "requester"
+    if notification.recipient == notification.address:
+        return "informed"
+    if notification.event == Event.ESCALATED and not _has_a_say(notification, approval_request):
+        return "informed"
+    return "decider"
+
+
+def _has_a_say(notification: Notification, approval_request: ApprovalRequest) -> bool:
+    users = get_user_model()._base_manager.using(policies.database())
+    user = users.filter(pk=notification.recipient).first()
+    return user is not None and policies.may_decide(user, approval_request)
 
 
 def _id(notification: Notification) -> str:
@@ -129,9 +143,8 @@ def _texts(event: str, facts: Mapping[str, Any]) -> dict[str, str]:
 
 def _rows(event: Event, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the facts as people read them: label and value, those without a value left out."""
-    waits = event in (Event.HELD, Event.REMINDER, Event.ESCALATED) or (
-        event == Event.EXPIRING and facts["pending"]
-    )
+    asks = (Event.HELD, Event.REMINDER, Event.ESCALATED, Event.UNAVAILABLE)
+    waits = event in asks or (event == Event.EXPIRING and facts["pending"])
     rows = (
         (_("Who:"), facts["requester"]),
         (
@@ -158,7 +171,9 @@ def _subject(event: Event, facts: Mapping[str, Any]) -> str:
 def _headline(event: Event, facts: Mapping[str, Any]) -> str:
     if event == Event.DECIDED:
         verdict = _("Rejected") if facts["rejected"] else _("Approved")
-        return _("Already handled") if facts["audience"] == "decider" else verdict
+        if facts["audience"] not in ("decider", "informed"):
+            return verdict
+        return _("Already handled by %(who)s") % {"who": shorten(facts["handled_by"], 40)}
     if event == Event.EXPIRED:
         return _("Approval not used in time") if facts["granted"] else _("Not decided in time")
     if event == Event.EXPIRING:
@@ -167,6 +182,8 @@ def _headline(event: Event, facts: Mapping[str, Any]) -> str:
         return {"succeeded": _("Ran"), "failed": _("Ran and failed")}.get(
             facts["outcome"], _("Began to run")
         )
+    if event == Event.ESCALATED and facts["audience"] == "informed":
+        return _("Escalated: not decided yet")
     return {
         Event.HELD: _("Approval needed"),
         Event.REMINDER: _("Still waiting for approval"),
@@ -174,4 +191,5 @@ def _headline(event: Event, facts: Mapping[str, Any]) -> str:
         Event.CANCELLED: _("Withdrawn"),
         Event.REVOKED: _("Approval taken back"),
         Event.UNKNOWN: _("Outcome unknown"),
+        Event.UNAVAILABLE: _("Nobody can decide"),
     }[event]

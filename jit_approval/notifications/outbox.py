@@ -10,14 +10,27 @@ from jit_approval import prepared, queue
 from jit_approval.models import ApprovalRequest, Notification
 
 DELIVER = "jit_approval.tasks.deliver"
+NO_FALLBACK = "No fallback address: neither the policy nor the settings name one."
 
 
 def write(
-    approval_request: ApprovalRequest, event: Notification.Event, *, at: datetime, using: str
+    approval_request: ApprovalRequest,
+    event: Notification.Event,
+    *,
+    at: datetime,
+    using: str,
+    occasion: int = 0,
 ) -> None:
-    """Add the outbox row of this transition and queue its delivery."""
+    """Add the outbox row of this transition and queue its delivery.
+
+    `occasion` tells apart what may come more than once: which step of the ladder it is.
+    """
     notification = Notification(
-        approval_request_id=approval_request.pk, event=event, created_at=at, next_attempt_at=at
+        approval_request_id=approval_request.pk,
+        event=event,
+        occasion=occasion,
+        created_at=at,
+        next_attempt_at=at,
     )
     prepared.insert(notification, using=using)
     queue.enqueue(DELIVER, notification.pk, using=using)
@@ -35,9 +48,7 @@ def alert(facts: Mapping[str, Any], address: str, *, at: datetime, using: str) -
         address=address,
         channel="email",
         state=Notification.State.WAITING if address else Notification.State.FAILED,
-        error=""
-        if address
-        else "No fallback address: neither the policy nor the settings name one.",
+        error="" if address else NO_FALLBACK,
         created_at=at,
         next_attempt_at=at,
     )

@@ -6,30 +6,57 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from jit_approval import policies
-from jit_approval.models import ApprovalRequest, Channel, PreferredChannel
+from jit_approval.models import ApprovalRequest, Channel, Notification, PreferredChannel
 from jit_approval.notifications import channels, recipients
 from jit_approval.notifications.recipients import CHANNEL, EMAIL, Recipient
 from jit_approval.notifications.transport import Target, TransportError
 from jit_approval.secrets import SecretError
 
+Event = Notification.Event
 
-def of(event: str, approval_request: ApprovalRequest) -> list[Recipient]:
+
+def of(event: str, approval_request: ApprovalRequest, occasion: int = 0) -> list[Recipient]:
     """Return everyone who is told of this event, each once.
 
     Deciders hear of it on the channels their policy names, and themselves only if it names none that is enabled,
-    or one that reaches them personally. The requester is always told in person.
+    or one that reaches them personally. The requester is always told in person, as is whoever was asked so.
+    A step tells on its channels and, beside them, each person and address it names.
     """
-    named = _named(approval_request)
+    row = approval_request
+    if event == Event.UNAVAILABLE:
+        return _addressed(recipients.last_resort(row.policy_id))
+    if event == Event.ESCALATED:
+        return _of_step(row, occasion)
+    named = _named(row)
     shared = [Recipient(CHANNEL, "", each.slug) for each in named if not _is_personal(each)]
-    people = list(recipients.requester(event, approval_request))
-    if len(shared) == len(named) and named:
-        return shared + _preferred(people)
-    return shared + _preferred([*recipients.deciders(event, approval_request), *people])
+    shared += recipients.elsewhere(event, row)
+    people = list(recipients.requester(event, row, occasion))
+    all_shared = bool(named) and not any(map(_is_personal, named))
+    if not all_shared or event in recipients.ENDS:
+        people = [*recipients.deciders(event, row, occasion), *people]
+    everyone = [*dict.fromkeys(shared), *_preferred(people)]
+    if not everyone and event == Event.HELD:
+        # Whoever could decide it has no address: somebody has to hear of it.
+        return _addressed(recipients.last_resort(row.policy_id))
+    return everyone
 
 
-def in_person(event: str, approval_request: ApprovalRequest) -> list[Recipient]:
+def in_person(event: str, approval_request: ApprovalRequest, occasion: int = 0) -> list[Recipient]:
     """Return the deciders themselves, for when the channels did not work."""
-    return _preferred(recipients.deciders(event, approval_request))
+    return _preferred(recipients.deciders(event, approval_request, occasion))
+
+
+def _of_step(row: ApprovalRequest, occasion: int) -> list[Recipient]:
+    rows = Channel.objects.using(policies.database()).filter(enabled=True)
+    named = rows.filter(slug__in=recipients.channels_of(row, occasion)).order_by("slug")
+    # What reaches the people themselves adds nobody here.
+    shared = [Recipient(CHANNEL, "", each.slug) for each in named if not _is_personal(each)]
+    people = _preferred(recipients.deciders(Event.ESCALATED, row, occasion))
+    return [*shared, *people, *recipients.addresses_of(row, occasion)]
+
+
+def _addressed(addresses: Iterable[str]) -> list[Recipient]:
+    return [Recipient(address, address) for address in addresses]
 
 
 def target(slug: str, address: str) -> tuple[str, Target]:

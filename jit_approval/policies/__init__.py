@@ -3,6 +3,7 @@
 from jit_approval.policies.authority import authority_of_user_sql, user_key, valid_votes_sql
 from jit_approval.policies.counting import (
     has_quorum,
+    is_reachable_still,
     quorum_is_reachable,
 )
 from jit_approval.policies.deciders import (
@@ -45,6 +46,7 @@ __all__ = [
     "explain",
     "has_quorum",
     "is_behind",
+    "is_reachable_still",
     "match",
     "may_decide",
     "named",

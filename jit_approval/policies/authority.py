@@ -21,6 +21,7 @@ from jit_approval.models import (
     ApprovalRequest,
     Decision,
     Delegation,
+    EscalatedDecider,
     PolicyGroupPermission,
     PolicyUserPermission,
 )
@@ -29,7 +30,7 @@ from jit_approval.states import Verdict
 
 
 def authority_of_user_sql() -> str:
-    """Return SQL that is 1 where user `%s` may decide under the policy of the outer approval request."""
+    """Return SQL that is 1 where user `%s` may decide the outer approval request: by its policy, or its ladder."""
     return _authority_of_user_sql(database(), get_user_model())
 
 
@@ -37,7 +38,7 @@ def authority_of_user_sql() -> str:
 def _authority_of_user_sql(alias: str, user_model: Any) -> str:
     quote = connections[alias].ops.quote_name
     users, key = quote(user_model._meta.db_table), quote(_pk_column(user_model))
-    condition = _basic(alias, user_model, policy=_of_request(alias, "policy_id"))
+    condition = _basic(alias, user_model)
     exists = f"EXISTS (SELECT 1 FROM {users} u WHERE u.{key} = %s AND {condition})"  # noqa: S608
     return f"CASE WHEN {exists} THEN 1 ELSE 0 END"
 
@@ -53,7 +54,10 @@ def authority_of_any_sql(alias: str, user_model: Any) -> str:
     full = _full(
         alias,
         user_model,
-        *(_of_request(alias, name) for name in ("policy_id", "object_permission", "object_pk")),
+        *(
+            _of_request(alias, name)
+            for name in ("policy_id", "object_permission", "object_pk", "id")
+        ),
     )
     lent = f"SELECT g.delegator_id FROM {in_force_sql(alias)} AND g.stand_in_id = %s"  # noqa: S608
     policy, requester = _of_request(alias, "policy_id"), _of_request(alias, "requester_id")
@@ -77,17 +81,33 @@ def in_force_sql(alias: str) -> str:
 
 @cache
 def able_sql(alias: str, user_model: Any) -> str:
-    """Return a condition on the user `u`: has authority of their own over policy, permission and object.
+    """Return a condition on the user `u`: has authority of their own over a request.
 
-    Parameters: policy, policy, then `(permission, permission, …)` as `able_params` lays them out.
+    Parameters: as `able_params` lays them out.
     """
-    return _full(alias, user_model, "%s", "%s", "%s")
+    return _full(alias, user_model, "%s", "%s", "%s", "%s")
 
 
-def able_params(alias: str, policy: Any, permission: Any, object_pk: str) -> tuple[Any, ...]:
+def able_params(alias: str, row: ApprovalRequest) -> tuple[Any, ...]:
     """Return the parameters of `able_sql`, in order."""
+    key = request_key(row.pk, alias)
+    return (
+        row.policy_id,
+        row.policy_id,
+        key,
+        *object_params(alias, row.object_permission, row.object_pk),
+    )
+
+
+def object_params(alias: str, permission: Any, object_pk: str) -> tuple[Any, ...]:
+    """Return the parameters of `object_holders_sql`, in order."""
     pairs = len(_object_tables(alias))
-    return (policy, policy, permission, permission, *((permission, object_pk) * pairs))
+    return (permission, permission, *((permission, object_pk) * pairs))
+
+
+def request_key(pk: Any, alias: str) -> Any:
+    """Return the primary key of a request as a parameter of this SQL."""
+    return ApprovalRequest._meta.pk.get_db_prep_value(pk, connections[alias])
 
 
 def user_key(user: Any, alias: str) -> Any:
@@ -98,7 +118,8 @@ def user_key(user: Any, alias: str) -> Any:
 def valid_votes_sql() -> str:
     """Return SQL for the number of approvals of the outer request whose givers are deciders still.
 
-    By the policy's own permission: what rests on a delegation or on the object is counted by `has_quorum`.
+    By the policy's own permission, or the ladder: what rests on a delegation or on the object is counted by
+    `has_quorum`.
     """
     return _valid_votes_sql(database(), get_user_model())
 
@@ -108,7 +129,7 @@ def _valid_votes_sql(alias: str, user_model: Any) -> str:
     quote = connections[alias].ops.quote_name
     users, key = quote(user_model._meta.db_table), quote(_pk_column(user_model))
     votes = quote(Decision._meta.db_table)
-    condition = _basic(alias, user_model, policy=_of_request(alias, "policy_id"))
+    condition = _basic(alias, user_model)
     return (
         f"(SELECT COUNT(*) FROM {votes} v JOIN {users} u ON u.{key} = v.{quote('decider_id')} "  # noqa: S608
         f"WHERE v.{quote('approval_request_id')} = {_of_request(alias, 'id')} "
@@ -121,16 +142,21 @@ def _of_request(alias: str, column: str) -> str:
     return f"{quote(ApprovalRequest._meta.db_table)}.{quote(column)}"
 
 
-def _basic(alias: str, user_model: Any, policy: str) -> str:
-    """Return a condition on the user `u`: active, and may decide under the policy (SQL, used twice)."""
+def _basic(alias: str, user_model: Any) -> str:
+    """Return a condition on the user `u`: active, and may decide the outer request by its policy or its ladder."""
     names = _names(alias, user_model)
-    return _AUTHORITY.format(u="u", policy=policy, more="", **names)
+    policy, request = _of_request(alias, "policy_id"), _of_request(alias, "id")
+    more = _ESCALATED.format(u="u", request=request, **names)
+    return _AUTHORITY.format(u="u", policy=policy, more=f" OR {more}", **names)
 
 
-def _full(alias: str, user_model: Any, policy: str, permission: str, object_pk: str) -> str:
+def _full(
+    alias: str, user_model: Any, policy: str, permission: str, object_pk: str, request: str
+) -> str:
     """Return the same, where the permission on the object counts too."""
     names = _names(alias, user_model)
-    more = _OBJECT.format(u="u", permission_key=permission, **names)
+    more = _ESCALATED.format(u="u", request=request, **names) + " OR "
+    more += _OBJECT.format(u="u", permission_key=permission, **names)
     for table in _object_tables(alias):
         more += " OR " + table.format(
             u="u", permission_key=permission, object_pk=object_pk, **names
@@ -145,10 +171,16 @@ def holders_sql(alias: str, user_model: Any) -> str:
 
 
 @cache
+def escalated_sql(alias: str, user_model: Any) -> str:
+    """Return SQL for the keys of all who may decide the request `%s` (twice) for a step of its ladder was taken."""
+    return _ESCALATED_HOLDERS.format(**_names(alias, user_model))
+
+
+@cache
 def object_holders_sql(alias: str, user_model: Any) -> str:
     """Return SQL for the keys of all who hold a permission on an object.
 
-    Parameters: the permission, twice; then permission and object for each table (`able_params` without policy).
+    Parameters: as `object_params` lays them out.
     """
     names = _names(alias, user_model)
     parts = [_OBJECT_HOLDERS.format(**names)]
@@ -180,6 +212,7 @@ def _names(alias: str, user_model: Any) -> dict[str, str]:
         "by_group": quote(Group.permissions.through._meta.db_table),
         "policy_user": quote(PolicyUserPermission._meta.db_table),
         "policy_group": quote(PolicyGroupPermission._meta.db_table),
+        "escalated": quote(EscalatedDecider._meta.db_table),
         "pk": quote(_pk_column(user_model)),
         "true": "TRUE" if connections[alias].vendor == "postgresql" else "1",
     }
@@ -260,6 +293,16 @@ LEFT JOIN {policy_group} y ON y.group_id = m.group_id
 AND y.content_object_id = {policy} AND y.permission_id = p.id
 WHERE m.{members_user} = {u}.{pk} AND (x.id IS NOT NULL OR y.id IS NOT NULL) LIMIT 1) = 1
 ) LIMIT 1) = 1{more})"""
+
+# Who may decide for a step of the ladder was taken. Written by `escalating` alone.
+_ESCALATED = """(SELECT 1 FROM {escalated} e WHERE e.approval_request_id = {request} AND (
+e.user_id = {u}.{pk} OR e.group_id IN (SELECT m.group_id FROM {members} m WHERE m.{members_user} = {u}.{pk})
+) LIMIT 1) = 1"""
+
+_ESCALATED_HOLDERS = """SELECT e.user_id FROM {escalated} e
+WHERE e.approval_request_id = %s AND e.user_id IS NOT NULL
+UNION ALL SELECT m.{members_user} FROM {escalated} e JOIN {members} m ON m.group_id = e.group_id
+WHERE e.approval_request_id = %s"""
 
 # Who holds the permission for every object of its kind.
 _OBJECT = """(SELECT 1 FROM {by_user} x WHERE x.{by_user_user} = {u}.{pk}

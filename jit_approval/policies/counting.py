@@ -84,11 +84,33 @@ def quorum_is_reachable(terms: Terms, persons: Iterable[str] = (), *, object_pk:
     return _could_meet(terms, behind, object_pk)
 
 
-def _could_meet(terms: Terms, behind: set[str], object_pk: str) -> bool:
+def is_reachable_still(approval_request: ApprovalRequest) -> bool:
+    """Tell whether those who may decide this request now, ladder included, could still meet its quorum.
+
+    Who has voted and may decide still counts among them; a vote of somebody who may not counts for nothing.
+    """
+    row = approval_request
+    held = Terms(
+        policy_id=row.policy_id,
+        policy_slug=row.policy_slug,
+        policy_version=row.policy_version,
+        required_approvals=row.required_approvals,
+        decide_within=row.decide_by - row.created_at,
+        usable_within=row.usable_within,
+        rejection_cooldown=row.rejection_cooldown,
+        group_requirements=tuple((key, name, count) for key, name, count in row.group_requirements),
+        object_permission=row.object_permission,
+    )
+    if quorum_is_reachable(held, row.persons, object_pk=row.object_pk):
+        return True
+    return row.steps_taken > 0 and _could_meet(held, set(row.persons), row.object_pk, row.pk)
+
+
+def _could_meet(terms: Terms, behind: set[str], object_pk: str, request: Any = None) -> bool:
     """Count everyone who could vote as if they had. Who only stands in adds nobody to who lends."""
     users = get_user_model()._base_manager.using(database())
     own = users.filter(
-        own_authority(terms.policy_id, terms.object_permission, object_pk)
+        own_authority(terms.policy_id, terms.object_permission, object_pk, request)
     ).order_by()
     able = {user.pk: person_of(user) for user in own}
     links: dict[Any, set[str]] = {}

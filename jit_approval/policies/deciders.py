@@ -34,15 +34,20 @@ class Standing:
 
 
 def deciders(
-    policy_id: int | None, *, permission: int | None = None, object_pk: str = ""
+    policy_id: int | None,
+    *,
+    permission: int | None = None,
+    object_pk: str = "",
+    request: Any = None,
 ) -> models.QuerySet[Any]:
     """Return the users who may decide requests of this policy now (of no policy: None). One query.
 
-    `permission` is the key of the permission on the object, where the policy names one. Stand-ins are among
-    them; who stands behind a particular call is not left out.
+    `permission` is the key of the permission on the object, where the policy names one; `request` that of an
+    open request, whose ladder may have let others decide. Stand-ins are among them; who stands behind a
+    particular call is not left out.
     """
     users = get_user_model()._base_manager.using(database())
-    own = own_authority(policy_id, permission, object_pk)
+    own = own_authority(policy_id, permission, object_pk, request)
     lent = delegations.in_force().filter(Q(policy=None) | Q(policy=policy_id))
     stand_ins = lent.filter(delegator__in=users.filter(own)).values("stand_in")
     return users.filter(own | Q(pk__in=stand_ins), is_active=True)
@@ -52,7 +57,7 @@ def deciders_of(approval_request: ApprovalRequest) -> list[Any]:
     """Return the users who may decide this request now, nobody who stands behind it among them."""
     row = approval_request
     able = deciders(
-        row.policy_id, permission=row.object_permission, object_pk=row.object_pk
+        row.policy_id, permission=row.object_permission, object_pk=row.object_pk, request=row.pk
     ).order_by("pk")
     return without_behind(able, row.requester_id, row.persons)
 
@@ -71,7 +76,9 @@ def without_behind(users: Iterable[Any], requester_id: Any, persons: Collection[
     ]
 
 
-def own_authority(policy_id: int | None, permission: int | None, object_pk: str) -> Q:
+def own_authority(
+    policy_id: int | None, permission: int | None, object_pk: str, request: Any = None
+) -> Q:
     """Return the condition for users with authority of their own."""
     alias, user_model = database(), get_user_model()
     holders = RawSQL(  # noqa: S611 - names alone
@@ -79,9 +86,12 @@ def own_authority(policy_id: int | None, permission: int | None, object_pk: str)
     )
     able = Q(is_superuser=True) | Q(pk__in=holders)
     if permission is not None:
-        params = authority.able_params(alias, None, permission, object_pk)[2:]
+        params = authority.object_params(alias, permission, object_pk)
         of_object = RawSQL(authority.object_holders_sql(alias, user_model), params)  # noqa: S611
         able |= Q(pk__in=of_object)
+    if request is not None:
+        key = authority.request_key(request, alias)
+        able |= Q(pk__in=RawSQL(authority.escalated_sql(alias, user_model), (key, key)))  # noqa: S611
     return able & Q(is_active=True)
 
 
@@ -194,7 +204,7 @@ def able_among(keys: Iterable[Any], row: ApprovalRequest) -> set[Any]:
     places = ", ".join(["%s"] * len(keys))
     condition = authority.able_sql(alias, user_model)
     params = [user_model._meta.pk.get_db_prep_value(each, connections[alias]) for each in keys]
-    params += authority.able_params(alias, row.policy_id, row.object_permission, row.object_pk)
+    params += authority.able_params(alias, row)
     sql = f"SELECT u.{key} FROM {users} u WHERE u.{key} IN ({places}) AND {condition}"  # noqa: S608
     with connections[alias].cursor() as cursor:
         cursor.execute(sql, params)

@@ -10,7 +10,7 @@ from django.db import connections, models
 
 from jit_approval import conditions, prepared
 from jit_approval.calls import Terms
-from jit_approval.models import ApprovalPolicy, PolicyGroupRequirement
+from jit_approval.models import ApprovalPolicy, EscalationStep, PolicyGroupRequirement
 from jit_approval.models.policy import matcher
 from jit_approval.policies.persons import database
 from jit_approval.policies.terms import strictness, terms, tightened
@@ -57,13 +57,19 @@ class Match:
 
 def _extras(alias: str) -> tuple[prepared.Extra, ...]:
     quote = connections[alias].ops.quote_name
-    requirements = quote(PolicyGroupRequirement._meta.db_table)
     policies = quote(ApprovalPolicy._meta.db_table)
-    sql = (
-        f"CASE WHEN EXISTS (SELECT 1 FROM {requirements} g "  # noqa: S608 - names alone
-        f"WHERE g.policy_id = {policies}.{quote('id')}) THEN 1 ELSE 0 END"
+
+    def has(model: Any) -> str:
+        table = quote(model._meta.db_table)
+        return (
+            f"CASE WHEN EXISTS (SELECT 1 FROM {table} g "  # noqa: S608 - names alone
+            f"WHERE g.policy_id = {policies}.{quote('id')}) THEN 1 ELSE 0 END"
+        )
+
+    return (
+        ("has_groups", has(PolicyGroupRequirement), models.IntegerField()),
+        ("has_steps", has(EscalationStep), models.IntegerField()),
     )
-    return (("has_groups", sql, models.IntegerField()),)
 
 
 _POLICIES = prepared.Select(ApprovalPolicy, extras=_extras, without=("description", "fallback"))

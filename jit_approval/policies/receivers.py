@@ -9,6 +9,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_de
 from jit_approval.models import (
     ApprovalPolicy,
     Channel,
+    EscalationStep,
     PolicyGroupPermission,
     PolicyGroupRequirement,
     PolicyUserPermission,
@@ -25,9 +26,16 @@ def connect() -> None:
         (PolicyUserPermission, _permission_changed),
         (PolicyGroupPermission, _permission_changed),
         (PolicyGroupRequirement, _requirement_changed),
+        (EscalationStep, _requirement_changed),
     ):
         for signal in (post_save, post_delete):
             signal.connect(receiver, model, dispatch_uid=f"jit_approval.version.{model.__name__}")
+    for field in ("users", "groups", "channels"):
+        m2m_changed.connect(
+            _step_changed,
+            getattr(EscalationStep, field).through,
+            dispatch_uid=f"jit_approval.version.step.{field}",
+        )
     through = ApprovalPolicy.channels.through
     m2m_changed.connect(_channels_changed, through, dispatch_uid="jit_approval.version.channels")
     pre_delete.connect(_channel_deleted, Channel, dispatch_uid="jit_approval.version.channels")
@@ -54,8 +62,14 @@ def _permission_changed(instance: Any, raw: bool = False, **_: Any) -> None:
         versions.touched(instance.content_object_id)
 
 
-def _requirement_changed(instance: PolicyGroupRequirement, raw: bool = False, **_: Any) -> None:
+def _requirement_changed(instance: Any, raw: bool = False, **_: Any) -> None:
     if not raw:
+        versions.touched(instance.policy_id)
+
+
+def _step_changed(action: str, instance: Any, reverse: bool, **_: Any) -> None:
+    # From the other side, nothing here changes it.
+    if not reverse and action.startswith("post_"):
         versions.touched(instance.policy_id)
 
 
@@ -75,3 +89,5 @@ def _channels_changed(
 def _channel_deleted(instance: Channel, **_: Any) -> None:
     # What Django deletes along with it, it says nothing of.
     instance.policies.clear()
+    for step in instance.steps.all():
+        step.channels.remove(instance)

@@ -9,8 +9,9 @@ from typing import Any
 from django.contrib.auth.models import Permission
 
 from jit_approval import conf
-from jit_approval.calls import Terms
+from jit_approval.calls import Step, Terms
 from jit_approval.models import ApprovalPolicy, ApprovalRequest, PolicyGroupRequirement
+from jit_approval.policies import ladder
 from jit_approval.policies.persons import database
 from jit_approval.redaction import seen
 from jit_approval.states import Execution, Severity
@@ -35,6 +36,7 @@ def terms(policy: ApprovalPolicy | None) -> Terms:
         severity=policy.severity,
         execution=policy.execution,
         group_requirements=_group_requirements(policy),
+        steps=ladder.of_policy(policy),
         **_object_permission(policy.object_permission),
     )
 
@@ -51,6 +53,7 @@ def _default_terms() -> Terms:
         rejection_cooldown=config.REJECTION_COOLDOWN,
         max_wait=conf.MAX_ON_THE_LINE,
         require_reason=config.REQUIRE_REASON,
+        steps=ladder.default(),
     )
 
 
@@ -122,6 +125,10 @@ def still_covers(approval_request: ApprovalRequest, now_terms: Terms) -> bool:
         and not (_by_server(row.execution) and not _by_server(now_terms.execution))
         and row.object_permission_label in ("", now_terms.object_permission_label)
         and all(pinned.get(key, 0) >= count for key, _name, count in now_terms.group_requirements)
+        # Who may decide for a step was taken could do so by now under the terms of now.
+        and not ladder.lets_others_decide(
+            ladder.steps_of(row), row.decide_by - row.created_at, now_terms
+        )
     )
 
 
@@ -165,6 +172,7 @@ def strictness(policy: ApprovalPolicy | None) -> tuple[Any, ...]:
         max(held.required_approvals, sum(count for _, _, count in groups)),
         len(groups),
         held.object_permission is None,
+        not any(step.may_decide for step in held.steps),
         held.require_reason + bool(held.reason_pattern) + held.require_approval_id,
         not _by_server(held.execution),
         _rank(held.severity),
@@ -174,7 +182,7 @@ def strictness(policy: ApprovalPolicy | None) -> tuple[Any, ...]:
 def tightened(held: Terms, other: Terms) -> Terms:
     """Return the terms, where they are looser than the others as strict as those. Who decides stays.
 
-    Of two patterns the first is kept.
+    Of two patterns the first is kept. Where the ladders differ, no step lets anybody decide; people are told.
     """
     counts = {key: count for key, _name, count in other.group_requirements}
     groups = {
@@ -196,8 +204,13 @@ def tightened(held: Terms, other: Terms) -> Terms:
         severity=max(held.severity, other.severity, key=_rank),
         execution=held.execution if _by_server(other.execution) else other.execution,
         group_requirements=tuple(groups[key] for key in sorted(groups)),
+        steps=held.steps if held.steps == other.steps else _telling_only(held.steps),
         **({} if same else _NO_OBJECT_PERMISSION),
     )
+
+
+def _telling_only(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    return tuple(replace(step, may_decide=False) for step in steps)
 
 
 def _by_server(execution: str) -> bool:

@@ -27,7 +27,7 @@ from jit_approval.models import (
     PolicyUserPermission,
     PolicyVersion,
 )
-from jit_approval.policies import durations
+from jit_approval.policies import durations, rungs
 from jit_approval.policies.persons import database
 
 Snapshot = dict[str, Any]
@@ -51,11 +51,17 @@ _PLAIN = (
 )
 _LINES = ("actions", "fallback")
 _DURATIONS = ("decide_within", "usable_within", "rejection_cooldown", "max_wait")
-_NOTHING_BESIDE: Snapshot = {"channels": [], "group_requirements": {}, "users": {}, "groups": {}}
+_NOTHING_BESIDE: Snapshot = {
+    "channels": [],
+    "steps": [],
+    "group_requirements": {},
+    "users": {},
+    "groups": {},
+}
 
 
 EXACT = frozenset(
-    {"slug", "actions", "condition", "object_permission", "reason_pattern", "fallback"}
+    {"slug", "actions", "condition", "object_permission", "reason_pattern", "fallback", "steps"}
 )
 """Fields that programs read: a letter that only looks like another is shown as an escape."""
 
@@ -73,18 +79,18 @@ class Difference:
 
 
 def snapshot(policy: ApprovalPolicy) -> Snapshot:
-    """Return what one policy says now, those who may decide under it included. Four queries."""
+    """Return what one policy says now, those who may decide under it included. A few queries."""
     (found,) = _snapshots([policy]).values()
     return found
 
 
 def snapshots() -> dict[str, Snapshot]:
-    """Return what every policy says now, by slug. Five queries."""
+    """Return what every policy says now, by slug. A few queries, however many policies."""
     return snapshots_of(ApprovalPolicy.objects.using(database()))
 
 
 def snapshots_of(policies: QuerySet[ApprovalPolicy]) -> dict[str, Snapshot]:
-    """Return what these policies say now, by slug. Four queries."""
+    """Return what these policies say now, by slug. A few queries, however many policies."""
     return _snapshots(list(policies.order_by("slug")))
 
 
@@ -102,10 +108,12 @@ def _snapshots(policies: list[ApprovalPolicy]) -> dict[str, Snapshot]:
         "approvalpolicy", "channel__slug"
     ):
         named.setdefault(key, []).append(slug)
+    steps = rungs.said_of(keys)
     return {
         policy.slug: {
             **_own_fields(policy),
             "channels": sorted(named.get(policy.pk, [])),
+            "steps": steps.get(policy.pk, []),
             "group_requirements": dict(sorted(required.get(policy.pk, {}).items())),
             "users": users.get(policy.pk, {}),
             "groups": groups.get(policy.pk, {}),
@@ -188,10 +196,17 @@ def restore(wanted: Mapping[str, Any]) -> ApprovalPolicy:
     required = _groups(wanted["group_requirements"])
     users, groups = _users(_names(wanted["users"])), _groups(_names(wanted["groups"]))
     channels = _channels(wanted["channels"])
+    steps = wanted["steps"]
+    known = (
+        _users(name for each in steps for name in each["users"]),
+        _groups(name for each in steps for name in each["groups"]),
+        {each.slug: each for each in _channels(n for step in steps for n in step["channels"])},
+    )
     policy.full_clean()
     with transaction.atomic(using=alias):
         policy.save(using=alias)
         policy.channels.set(channels)
+        rungs.put(policy, steps, *known)
         _put_requirements(
             policy, {required[name]: n for name, n in wanted["group_requirements"].items()}
         )
@@ -205,20 +220,20 @@ def _names(by_permission: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def _users(names: Iterable[str]) -> dict[str, Any]:
-    model = get_user_model()
-    found = model._base_manager.using(database()).filter(
-        **{f"{model.USERNAME_FIELD}__in": list(names)}
-    )
+    model, names = get_user_model(), list(names)
+    found = model._base_manager.using(database()).filter(**{f"{model.USERNAME_FIELD}__in": names})
     return _all_of("users", names, {str(user.get_username()): user for user in found})
 
 
 def _groups(names: Iterable[str]) -> dict[str, Group]:
-    found = Group.objects.using(database()).filter(name__in=list(names))
+    names = list(names)
+    found = Group.objects.using(database()).filter(name__in=names)
     return _all_of("groups", names, {group.name: group for group in found})
 
 
 def _channels(slugs: Iterable[str]) -> list[Channel]:
-    found = Channel.objects.using(database()).filter(slug__in=list(slugs))
+    slugs = list(slugs)
+    found = Channel.objects.using(database()).filter(slug__in=slugs)
     return list(_all_of("channels", slugs, {channel.slug: channel for channel in found}).values())
 
 
@@ -353,7 +368,7 @@ def _newest(policy: ApprovalPolicy) -> PolicyVersion | None:
 
 
 def changed_past(policies: Iterable[ApprovalPolicy]) -> set[Any]:
-    """Return the keys of policies that do not say what their newest version says. Five queries.
+    """Return the keys of policies that do not say what their newest version says. A few queries.
 
     Changed by `update()`, a fixture or SQL; or a user or group named in them was renamed.
     """

@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import ValidationError
 
 from jit_approval.models import ApprovalPolicy, Channel, PolicyGroupRequirement
-from jit_approval.policies import durations
+from jit_approval.policies import durations, rungs
 from jit_approval.policies.persons import database
 from jit_approval.policies.versions import Snapshot
 from jit_approval.portable.keys import DECIDE, FIELDS, KEYS, Kind
@@ -62,12 +62,25 @@ def _fields(file: PolicyFile, slug: str, said: Snapshot) -> Iterator[Problem]:
                 continue
             for message in messages:
                 yield file.problem(message, slug, *path)
+    yield from _steps(file, slug, said)
     for name, count in said["group_requirements"].items():
         try:
             PolicyGroupRequirement(count=count).clean_fields(exclude=("policy", "group"))
         except ValidationError as error:
             for message in error.messages:
                 yield file.problem(message, slug, "groups_required", name)
+
+
+def _steps(file: PolicyFile, slug: str, said: Snapshot) -> Iterator[Problem]:
+    for number, step in enumerate(said["steps"]):
+        if not step["after"]:
+            continue  # that it is missing, or cannot be read, was noted
+        try:
+            rungs.row_of(step)
+            rungs.ensure_in_time(step, durations.parse(said["decide_within"]))
+        except ValidationError as error:
+            for message in error.messages:
+                yield file.problem(message, slug, "steps", number)
 
 
 def _as_field(key: str, value: Any) -> Any:
@@ -97,6 +110,9 @@ class _Names:
         users = {name for each in said for names in each["users"].values() for name in names}
         groups = {name for each in said for names in each["groups"].values() for name in names}
         groups |= {name for each in said for name in each["group_requirements"]}
+        steps = [step for each in said for step in each["steps"]]
+        users |= {name for step in steps for name in step["users"]}
+        groups |= {name for step in steps for name in step["groups"]}
         model = get_user_model()
         rows = model._base_manager.using(alias)
         self._users = _found(rows, model.USERNAME_FIELD, users)
@@ -104,7 +120,7 @@ class _Names:
         permissions = Permission.objects.using(alias).filter(
             content_type__app_label="jit_approval", content_type__model="approvalpolicy"
         )
-        channels = {name for each in said for name in each["channels"]}
+        channels = {name for each in (*said, *steps) for name in each["channels"]}
         self._channels = _found(Channel.objects.using(alias), "slug", channels)
         self._permissions = set(permissions.values_list("codename", flat=True))
 
@@ -119,6 +135,9 @@ class _Names:
             if name not in self._channels:
                 message = f"there is no channel {name!r}"
                 yield self._file.item_problem(message, name, slug, "channels")
+        for number, step in enumerate(said["steps"]):
+            for kind, known in self._known():
+                yield from self._strangers(kind, known, step[kind], slug, "steps", number)
         for holder, known in (("users", self._users), ("groups", self._groups)):
             for codename, names in said[holder].items():
                 path = ["deciders"] if codename == DECIDE else ["permissions", codename]
@@ -128,8 +147,15 @@ class _Names:
                     yield self._file.problem(message, slug, *path)
                 yield from self._strangers(holder, known, names, slug, *path)
 
+    def _known(self) -> tuple[tuple[str, set[str]], ...]:
+        return (
+            ("users", self._users),
+            ("groups", self._groups),
+            ("channels", self._channels),
+        )
+
     def _strangers(
-        self, holder: str, known: set[str], names: Iterable[str], *path: str
+        self, holder: str, known: set[str], names: Iterable[str], *path: str | int
     ) -> Iterator[Problem]:
         for name in names:
             if name not in known:

@@ -91,5 +91,6 @@ def _shown(value: Any, kind: Kind) -> str:
         return json.dumps(value)
     if isinstance(value, list):
         return f"[{', '.join(_shown(each, kind) for each in value)}]"
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+    is_quoted = isinstance(value, str) and kind is not Kind.STEPS
+    text = json.dumps(value, ensure_ascii=False) if is_quoted else str(value)
     return escaped(text, kind).replace("\n", "\\n").replace("\t", "\\t")

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from jit_approval.models import ApprovalPolicy
-from jit_approval.policies import durations
+from jit_approval.policies import durations, rungs
 from jit_approval.policies.versions import Snapshot
 
 
@@ -18,7 +18,9 @@ class Kind(StrEnum):
     FLAG = "true or false"
     NUMBER = "a whole number"
     DURATION = 'a duration in quotes, such as "90s", "15m", "1h30m" or "7d"'
+    MOMENT = 'a time or a share of decide_within, in quotes: "10m" or "50%"'
     LINES = 'a list of texts: ["one", "two"]'
+    STEPS = 'a list of steps: [{ after = "50%", groups = ["managers"], may_decide = true }]'
     CHANNELS = 'a list of slugs: ["ops", "pager"]'
     COUNTS = "a table of groups and numbers: { security = 2 }"
     HOLDERS = 'a table of users and groups: { users = ["ada"], groups = ["security"] }'
@@ -50,6 +52,16 @@ KEYS = {
     "require_approval_id": Kind.FLAG,
     "fallback": Kind.LINES,
     "channels": Kind.CHANNELS,
+    "steps": Kind.STEPS,
+}
+STEP_KEYS = {
+    "after": Kind.MOMENT,
+    "deciders": Kind.FLAG,
+    "users": Kind.HOLDERS,
+    "groups": Kind.HOLDERS,
+    "addresses": Kind.LINES,
+    "channels": Kind.CHANNELS,
+    "may_decide": Kind.FLAG,
 }
 REQUIRED = ("name", "actions")
 HOLDERS = ("users", "groups")
@@ -58,7 +70,7 @@ DECIDE = "decide"
 FIELDS = tuple(
     key
     for key, kind in KEYS.items()
-    if kind not in {Kind.CHANNELS, Kind.COUNTS, Kind.HOLDERS, Kind.PERMISSIONS}
+    if kind not in {Kind.CHANNELS, Kind.STEPS, Kind.COUNTS, Kind.HOLDERS, Kind.PERMISSIONS}
 )
 
 
@@ -68,6 +80,7 @@ def defaults(slug: str) -> Snapshot:
     made: Snapshot = {
         "slug": slug,
         "channels": [],
+        "steps": [],
         "group_requirements": {},
         "users": {},
         "groups": {},
@@ -91,6 +104,8 @@ def flat(said: Snapshot) -> dict[str, Any]:
             found |= {f"{key}.{name}": counts[name] for name in sorted(counts)}
         elif kind is Kind.HOLDERS:
             found |= _holders(key, said, DECIDE)
+        elif kind is Kind.STEPS:
+            found[key] = [rungs.as_text(step) for step in said[key]]
         elif kind is Kind.PERMISSIONS:
             for codename in sorted({*said["users"], *said["groups"]} - {DECIDE}):
                 found |= _holders(f"{key}.{codename}", said, codename)

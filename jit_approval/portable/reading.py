@@ -8,10 +8,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jit_approval.policies import durations
+from jit_approval.policies import durations, rungs
 from jit_approval.policies.versions import Snapshot
 from jit_approval.portable import spelling
-from jit_approval.portable.keys import DECIDE, HOLDERS, KEYS, REQUIRED, Kind, defaults
+from jit_approval.portable.keys import (
+    DECIDE,
+    HOLDERS,
+    KEYS,
+    REQUIRED,
+    STEP_KEYS,
+    Kind,
+    defaults,
+)
 from jit_approval.portable.places import Path, Places
 from jit_approval.portable.problems import Problem, like, refused
 
@@ -36,7 +44,7 @@ class PolicyFile:
         where = ".".join(str(part) for part in path if isinstance(part, str))
         return Problem(self.places.line((_TABLE, *path)), where, message)
 
-    def item_problem(self, message: str, item: str, *path: str) -> Problem:
+    def item_problem(self, message: str, item: str, *path: str | int) -> Problem:
         """Return a fault of an item in the list at a path below `policies`."""
         found = self.problem(message, *path)
         line = self.lines_of_items.get((_TABLE, *path), {}).get(item, found.line)
@@ -141,6 +149,8 @@ class _Reader:
                 self._holders(said, DECIDE, value, path, Kind.HOLDERS)
             case Kind.PERMISSIONS:
                 self._permissions(said, value, path)
+            case Kind.STEPS:
+                said[key] = self._steps(value, path)
             case Kind.CHANNELS:
                 said[key] = sorted(self._list(value, path, Kind.CHANNELS))
             case Kind.LINES:
@@ -161,9 +171,9 @@ class _Reader:
             return self._none(path, f"write it in plain digits, at most ten, not {written[:40]}")
         if isinstance(value, str) and not self._is_plain(value, written, path, kind):
             return None
-        if kind is Kind.DURATION:
+        if kind in (Kind.DURATION, Kind.MOMENT):
             try:
-                kept = durations.as_text(durations.parse(str(value)))
+                kept = _as_written(str(value), kind)
             except (ValueError, OverflowError):
                 return self._none(path, f"must be {kind}")
         return kept
@@ -195,6 +205,31 @@ class _Reader:
                 seen[text] = self._places.line(place)
         self._lines_of_items[path] = seen
         return list(seen)
+
+    def _steps(self, value: Any, path: Path) -> list[Snapshot]:
+        if type(value) is not list:
+            self._note(path, f"must be {Kind.STEPS}, not {_kind_of(value)}")
+            return []
+        return [self._step(each, (*path, number)) for number, each in enumerate(value)]
+
+    def _step(self, value: Any, path: Path) -> Snapshot:
+        """Return what one step says, and what it leaves out as it is then."""
+        said, table = rungs.nothing(), self._table(value, path, Kind.STEPS)
+        if type(value) is dict and not table.get("after"):
+            self._note(path, f"a step says when: after = {str(Kind.MOMENT).rpartition(': ')[2]}")
+        for key, item in table.items():
+            place = (*path, key)
+            if key not in STEP_KEYS:
+                self._note(place, f"unknown key {key!r}{like(key, STEP_KEYS)}")
+                continue
+            kind = STEP_KEYS[key]
+            if kind in (Kind.HOLDERS, Kind.CHANNELS, Kind.LINES):
+                found = self._list(item, place, kind)
+                said[key] = found if kind is Kind.LINES else sorted(found)
+                continue
+            read = self._simple(item, place, kind)
+            said[key] = said[key] if read is None else read
+        return said
 
     def _table(self, value: Any, path: Path, kind: Kind) -> dict[str, Any]:
         if type(value) is dict:
@@ -237,6 +272,13 @@ class _Reader:
         words = [part for part in path[1:] if isinstance(part, str)] or [str(path[0])]
         where = ".".join(words) if path != (_TABLE,) else ""
         self._problems.append(Problem(self._places.line(path), where, message))
+
+
+def _as_written(text: str, kind: Kind) -> str:
+    """Return a duration, or a moment, in the one way it is written."""
+    if kind is Kind.MOMENT:
+        return rungs.when(*rungs.parse_when(text))
+    return durations.as_text(durations.parse(text))
 
 
 def _kind_of(value: Any) -> str:

@@ -58,7 +58,7 @@ def _odd(text: str, kind: Kind) -> str:
     """
     if text.isascii():
         return ""
-    if kind not in {Kind.COUNTS, Kind.HOLDERS, Kind.PERMISSIONS}:
+    if kind not in {Kind.COUNTS, Kind.HOLDERS, Kind.PERMISSIONS, Kind.STEPS}:
         return "".join(each for each in text if not each.isascii())
     return "".join(
         each

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jit_approval.policies.versions import Snapshot
-from jit_approval.portable.keys import DECIDE, HOLDERS, KEYS, Kind, defaults
+from jit_approval.portable.keys import DECIDE, HOLDERS, KEYS, STEP_KEYS, Kind, defaults
 from jit_approval.portable.spelling import escaped
 
 _WIDTH = 100
@@ -33,6 +33,8 @@ def _policy(said: Snapshot) -> str:
         elif kind is Kind.PERMISSIONS:
             for codename in sorted({*said["users"], *said["groups"]} - {DECIDE}):
                 lines += _table(f"{key}.{codename}", _holders(said, codename))
+        elif kind is Kind.STEPS:
+            lines += _steps(key, said[key])
         elif said[key] != usual[key]:
             lines += _pair(key, _value(said[key], kind), said[key], kind)
     return "\n".join(lines) + "\n"
@@ -58,6 +60,18 @@ def _table(key: str, table: Mapping[str, Any]) -> list[str]:
         for name, value in table.items()
         for line in _pair(f"{key}.{name}", written[name], value, Kind.HOLDERS)
     ]
+
+
+def _steps(key: str, steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the steps as a line each; what a step does not say is left out."""
+    if not steps:
+        return []
+    return [f"{key} = [", *(f"    {{ {_step(each)} }}," for each in steps), "]"]
+
+
+def _step(said: Mapping[str, Any]) -> str:
+    pairs = ((name, said[name], kind) for name, kind in STEP_KEYS.items())
+    return ", ".join(f"{name} = {_value(value, kind)}" for name, value, kind in pairs if value)
 
 
 def _holders(said: Snapshot, codename: str) -> dict[str, list[str]]:
