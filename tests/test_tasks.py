@@ -37,9 +37,7 @@ from tests import factories, mailers
 from tests.tables import missing
 
 pytestmark = pytest.mark.django_db
-NOTHING = dict.fromkeys(
-    ("changes", "expired", "unknown", "steps", "notices", "told", "run"), 0
-)
+NOTHING = dict.fromkeys(("changes", "expired", "unknown", "steps", "notices", "told", "run"), 0)
 
 
 def make_due(*rows: ApprovalRequest) -> None:
