@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView, set_rollback
 
-from jit_approval import conf, waiting
+from jit_approval import advice, conf, waiting
 from jit_approval.audit import issuing
 from jit_approval.exceptions import ApprovalError, TooManyPending, UnbindableCall
 from jit_approval.models import ApprovalRequest
@@ -95,8 +95,11 @@ class Problem(APIException):
             "status": self.status_code,
             "code": code,
             "detail": detail,
+            **({"next": advice.NEXT[code]} if code in advice.NEXT else {}),
             **members,
         }
+        if text := advice.instructions(self.body):
+            self.body["instructions"] = text
         # Set afterwards: APIException would turn every leaf of a dict into a string.
         self.detail = self.body
         # What the caller may wait for, where it may.

@@ -64,6 +64,11 @@ def test_a_held_call_is_answered_exactly_so(caller):
         "expires_at": row.decide_by.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "interval": 5,
         "match_code": row.match_code,
+        "next": "wait",
+        "instructions": "Nothing was done yet: somebody must approve exactly this call. Do not change it, do not "
+        "try another way, and do not report it as done. Read status_url every 5 seconds, or later; when its "
+        f'next is "repeat_call", send the identical call again with the header Approval-Id: {row.pk}. '
+        'If its next is "none" or "ask_again", stop and tell whoever asked you.',
     }
     assert response.status_code == 403
     assert {
