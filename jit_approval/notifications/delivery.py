@@ -21,7 +21,7 @@ from django.db.models import Case, Exists, OuterRef, Q, QuerySet, Value, When
 from jit_approval import policies, queue
 from jit_approval.clock import DatabaseNow
 from jit_approval.models import ApprovalRequest, Notification
-from jit_approval.notifications import channels, messages, outbox, routing
+from jit_approval.notifications import callbacks, channels, messages, outbox, routing
 from jit_approval.notifications.channels import email
 from jit_approval.notifications.recipients import ASKS, CHANNEL, EMAIL, Recipient
 from jit_approval.notifications.transport import TransportError
@@ -210,7 +210,10 @@ def _send(row: Row) -> bool:
         return False
     try:
         kind, target = routing.target(row.channel, row.address)
-        channels.find(kind).notify(messages.compose(row, now=row.now), target)
+        message = messages.compose(row, now=row.now)
+        if callbacks.is_one(row.channel) and row.approval_request is not None:
+            message = callbacks.brief(message, row.approval_request)
+        channels.find(kind).notify(message, target)
     except Exception as error:
         _write_failure(row, error)
         return False

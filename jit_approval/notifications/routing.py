@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from jit_approval import policies
 from jit_approval.models import ApprovalRequest, Channel, Notification, PreferredChannel
-from jit_approval.notifications import channels, recipients
+from jit_approval.notifications import callbacks, channels, recipients
 from jit_approval.notifications.recipients import CHANNEL, EMAIL, Recipient
 from jit_approval.notifications.transport import Target, TransportError
 from jit_approval.secrets import SecretError
@@ -19,7 +19,8 @@ def of(event: str, approval_request: ApprovalRequest, occasion: int = 0) -> list
     """Return everyone who is told of this event, each once.
 
     Deciders hear of it on the channels their policy names, and themselves only if it names none that is enabled,
-    or one that reaches them personally. The requester is always told in person, as is whoever was asked so.
+    or one that reaches them personally. The requester is always told in person, as is whoever was asked so, and
+    called back where they said.
     A step tells on its channels and, beside them, each person and address it names.
     """
     row = approval_request
@@ -34,6 +35,7 @@ def of(event: str, approval_request: ApprovalRequest, occasion: int = 0) -> list
     all_shared = bool(named) and not any(map(_is_personal, named))
     if not all_shared or event in recipients.ENDS:
         people = [*recipients.deciders(event, row, occasion), *people]
+    shared += callbacks.recipients(event, row)
     everyone = [*dict.fromkeys(shared), *_preferred(people)]
     if not everyone and event == Event.HELD:
         # Whoever could decide it has no address: somebody has to hear of it.
@@ -67,6 +69,8 @@ def target(slug: str, address: str) -> tuple[str, Target]:
     """
     if slug == EMAIL:
         return EMAIL, Target(address=address)
+    if callbacks.is_one(slug):
+        return callbacks.KIND, callbacks.target(slug)
     channel = Channel.objects.using(policies.database()).filter(slug=slug).first()
     if channel is None or not channel.enabled:
         gone = "has been deleted" if channel is None else "is disabled"
@@ -87,7 +91,10 @@ def target_of(channel: Channel) -> Target:
 
 
 def disable(slug: str, because: str) -> None:
-    """Take a channel out of use, and say why in the admin."""
+    """Take a channel out of use, and say why in the admin; a callback, and say why to its requester."""
+    if callbacks.is_one(slug):
+        callbacks.disable(slug, because)
+        return
     rows = Channel.objects.using(policies.database()).filter(slug=slug, enabled=True)
     rows.update(enabled=False, disabled_because=because)
 
