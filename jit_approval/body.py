@@ -231,12 +231,12 @@ def _read_parts(request: Request, parser: Any, media_type: bytes) -> Body:
 def parts_of(form: Any, files: Any) -> list[list[tuple[str, Any]]]:
     """Return what is bound of a form: its fields and its files, in order by name."""
     return [
-        [(name, [_bindable(value) for value in values]) for name, values in _lists(form)],
-        [(name, _described(upload)) for name, uploads in _lists(files) for upload in uploads],
+        [(name, [_bindable(value) for value in values]) for name, values in lists_of(form)],
+        [(name, _described(upload)) for name, uploads in lists_of(files) for upload in uploads],
     ]
 
 
-def _lists(form: Any) -> list[tuple[str, list[Any]]]:
+def lists_of(form: Any) -> list[tuple[str, list[Any]]]:
     """Return every name with all its values, of a `MultiValueDict` or of what a project's parser made."""
     if isinstance(form, MultiValueDict):
         return [(str(name), list(values)) for name, values in form.lists()]

@@ -32,7 +32,7 @@ def as_bytes(request: Request) -> bytes:
     if is_form(request):
         boundary = _media_type(request)[1].get("boundary", "")
         return _multipart(boundary, form, files)
-    uploads = [upload for _, found in files.lists() for upload in found]
+    uploads = [upload for _, found in body.lists_of(files) for upload in found]
     if len(uploads) == 1 and not form:
         return _content(uploads[0])
     raise ValueError("The body was read by a parser that leaves nothing of it.")
@@ -48,7 +48,7 @@ def _media_type(request: Request) -> tuple[str, dict[str, str]]:
     return parse_header_parameters(request.content_type or "")
 
 
-def _multipart(boundary: str, form: Any, files: MultiValueDict[str, UploadedFile[bytes]]) -> bytes:
+def _multipart(boundary: str, form: Any, files: Any) -> bytes:
     if not boundary or not isinstance(form, MultiValueDict):
         raise ValueError("The form was read by a parser that leaves nothing of it.")
     pieces = []
@@ -58,7 +58,7 @@ def _multipart(boundary: str, form: Any, files: MultiValueDict[str, UploadedFile
                 raise ValueError("The form has a value that is no text.")
             head = f'Content-Disposition: form-data; name="{_quoted(name)}"'
             pieces.append(_part(boundary, head, value.encode()))
-    for name, uploads in files.lists():
+    for name, uploads in body.lists_of(files):
         pieces += [
             _part(boundary, _file_head(name, upload), _content(upload)) for upload in uploads
         ]
