@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -21,7 +21,7 @@ from jit_approval.exceptions import ApprovalDenied, ApprovalError, IllegalTransi
 from jit_approval.models import ApprovalPolicy, ApprovalRequest, PolicyChange
 from jit_approval.policies import versions
 from jit_approval.redaction import storable, visible
-from jit_approval.states import Effect, Outcome
+from jit_approval.states import Effect, Execution, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,8 @@ def propose(outcome: Trial, *, by: Any, reason: str = "", ip: str = "") -> Appro
         )
 
     try:
-        terms = policies.terms_of(found)
+        # A change is no HTTP call: there is nothing to be kept, and nobody repeats it.
+        terms = replace(policies.terms_of(found), execution=Execution.CALLER.value)
         return services.open_request(call, terms, troubles=found.troubles, also=attach)
     except IntegrityError:
         return _open_one(call)

@@ -452,3 +452,11 @@ def test_glob_that_reads_as_another_is_refused(policy, glob) -> None:
 def test_glob_in_another_alphabet_is_right(policy) -> None:
     policy.actions = "\u043f\u0435\u0440\u0435\u0432\u043e\u0434.*\nk\u00e4ufer.*"
     policy.full_clean()
+
+
+def test_a_change_is_never_the_servers_to_run(policy, alice, bob) -> None:
+    factories.policy(actions="*", priority=1, execution="server")
+    row = propose(policy, alice, required_approvals=1)
+    assert row.execution == "caller"
+    services.approve(row, by=bob)
+    assert factories.fresh(row).outcome == "succeeded"
