@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +14,7 @@ import httpx
 import pytest
 import requests
 from django.core.wsgi import get_wsgi_application
+from django.db import connections
 
 from jit_approval import services
 from jit_approval.client import ApprovalAuth, ApprovalTransport, AsyncApprovalTransport, errors
@@ -302,6 +305,37 @@ def test_the_answer_of_a_call_that_ran_is_left_to_stream(bob, headers) -> None:
     ):
         assert not answer.is_stream_consumed
         assert b"".join(answer.iter_bytes()) == b'{"moved":true}'
+
+
+@KINDS
+def test_the_server_keeps_a_look_on_the_line_until_there_is_news(
+    kind, bob, headers, settings
+) -> None:
+    settings.JIT_APPROVAL = {"MAX_WAIT": 8}
+    asked = Event()
+
+    class Told(Wire):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if "if-none-match" in request.headers:
+                asked.set()
+            return super().handle_request(request)
+
+    def decide_when_asked() -> None:
+        try:
+            assert asked.wait(60)
+            services.approve(ApprovalRequest.objects.get(), by=bob)
+        finally:
+            connections.close_all()
+
+    wire = Told()
+    with ThreadPoolExecutor(1) as pool, through(kind, wire, headers) as client:
+        decided = pool.submit(decide_when_asked)
+        assert client.post("/api/transfers/", json={}).status_code == 201
+        decided.result()
+    looks = [each for each in wire.sent if each.method == "GET"]
+    assert [each.headers["prefer"] for each in looks] == ["wait=55", "wait=55"]
+    assert ["if-none-match" in each.headers for each in looks] == [False, True]
+    assert len(RUNS) == 1
 
 
 # --- the server runs it -----------------------------------------------------------------------------------

@@ -116,6 +116,8 @@ def test_looks_keep_the_interval_that_the_server_asks_for() -> None:
 def test_slow_down_makes_every_later_look_slower() -> None:
     talk = Talk(problem())
     talk.step()
+    talk.step(state(headers={"etag": '"a"'}))  # asked for a long poll at once
+    talk.step(problem("slow_down", 429))  # which this server does not know
     began = talk.now
     talk.step(problem("slow_down", 429))
     assert talk.now - began == 10
@@ -123,10 +125,20 @@ def test_slow_down_makes_every_later_look_slower() -> None:
     assert talk.now - began == 20
 
 
+def test_a_server_without_long_polls_is_asked_for_one_once() -> None:
+    talk = Talk(problem())
+    talk.step()
+    assert talk.raw(state(headers={"etag": '"a"'})) == Look(STATUS, 55, '"a"')
+    for answer in (problem("slow_down", 429), Answer(304, {}), state(headers={"etag": '"b"'})):
+        began = talk.now
+        talk.step(answer)
+        assert talk.now - began == 5
+
+
 def test_a_long_poll_that_was_silent_is_asked_again_at_once_with_its_etag() -> None:
     talk = Talk(problem())
     assert talk.step() == Look(STATUS, 55, "")
-    talk.step(state(headers={"etag": '"a"'}))
+    assert talk.raw(state(headers={"etag": '"a"'})) == Look(STATUS, 55, '"a"')
     talk.now += 55
     before = talk.now
     assert talk.raw(Answer(304, {"preference-applied": "wait=55"})) == Look(STATUS, 55, '"a"')

@@ -128,7 +128,9 @@ class Flow:
         self._shown: Pending | None = None
         self._interval = 1.0
         self._etag = ""
-        self._long_polls = False
+        self._asked_with_etag = False
+        # Whether the server keeps a look on the line; None until it was asked to.
+        self._long_polls: bool | None = None
 
     def steps(self, answer: Answer) -> Steps:
         """Yield what to do until the last answer that was sent in is the call's own.
@@ -185,6 +187,8 @@ class Flow:
                         return True
                     if not done:
                         return False
+            if self._etag and self._long_polls is None:
+                continue  # once, at once: a server that knows long polls answers when there is news
             yield from self._pause(looked + self._gap())
 
     def _look(self, url: str) -> Look:
@@ -192,20 +196,23 @@ class Flow:
             if self._looks <= 0:
                 raise self._timed_out()
             self._looks -= 1
+        self._asked_with_etag = bool(self._etag)
         return Look(url, max(0, min(LONGEST_LOOK, int(self._left()))), self._etag)
 
     def _understood(self, answer: Answer | None, looked: float) -> Mapping[str, Any] | None:
         """Return the state that was read; None where nothing new was."""
         if answer is None or answer.status >= 500:
+            self._long_polls = self._long_polls or False
             self._interval = min(60.0, self._interval * 2)
             return None
-        if answer.status == 429:
+        if answer.status == 429 and self._long_polls is not None:
             self._interval = min(60.0, self._interval + 5)  # RFC 8628 §3.5, slow_down
         retry_after = _number(answer.headers.get("retry-after"), 0.0, 3600.0)
         self._interval = max(self._interval, retry_after)
-        self._long_polls = "wait" in answer.headers.get("preference-applied", "") or (
-            answer.status == 304 and self._clock() - looked >= self._interval
-        )
+        if self._asked_with_etag:
+            self._long_polls = "wait" in answer.headers.get("preference-applied", "") or (
+                answer.status == 304 and self._clock() - looked >= self._interval
+            )
         if answer.status != 200 or not isinstance(answer.body, dict):
             return None
         self._etag = answer.headers.get("etag", "")
@@ -271,14 +278,13 @@ class Flow:
     def _gap(self) -> float:
         """Return the seconds from one look to the next: the interval, or more where looks are counted."""
         if self._looks is None:
-            return self._interval
+            return 1.0 if self._long_polls else self._interval
         passed = self._clock() - self._started
         if self._long_polls:
-            spread = self._left() / max(1, self._looks)
-        else:
-            total = max(2, (self._options.looks or 2) - 1)
-            growth = max(1.0, self._options.wait / self._interval) ** (1 / total)
-            spread = passed * (growth - 1)
+            return max(1.0, min(self._left() / max(1, self._looks), _LONGEST_GAP))
+        total = max(2, (self._options.looks or 2) - 1)
+        growth = float(max(1.0, self._options.wait / self._interval) ** (1 / total))
+        spread = passed * (growth - 1)
         return max(self._interval, min(spread, _LONGEST_GAP))
 
     def _timed_out(self) -> TimedOut:
