@@ -6,13 +6,15 @@ what they may see is looked up, each time. In between nothing is held: no thread
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from http import HTTPStatus
 from threading import Lock
 from time import monotonic
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user
@@ -24,8 +26,11 @@ from django.utils.functional import SimpleLazyObject
 from jit_approval import conf, problems, waiting
 from jit_approval.api.views import RequestDetailView
 
+Read = Callable[[HttpRequest], HttpResponseBase]
+
 # Seconds that a thread is kept for a long poll, where it takes one.
 _SHORT = 10.0
+_AT_ONCE = 8
 # A timer may be early; and of so many who look, the last looks are remembered.
 _EARLY = 0.5
 _MANY = 10_000
@@ -37,47 +42,58 @@ def detail_view() -> Callable[..., Any]:
 
     @functools.wraps(detail)
     async def callback(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        async def read(request: HttpRequest) -> Any:
-            return await sync_to_async(detail)(request, *args, **kwargs)
-
-        response: HttpResponseBase = await read(request)
+        read = functools.partial(detail, *args, **kwargs)
+        threaded = not isinstance(request, ASGIRequest)
+        asked = waiting.asked(request, threaded=threaded)
+        if asked is None:
+            response, _ = await _read(read, request)
+        else:
+            response = await _wait(request, asked, read)
         held = waiting.held_by(response)
-        if held is None:
-            return response
-        if response.status_code == HTTPStatus.NOT_MODIFIED:
-            waited = await _wait(request, held, read)
-            if waited is not None:
-                return waited
-        return _slow_down(held, response) or response
+        waited = "Preference-Applied" in response.headers
+        return (None if waited or held is None else _slow_down(held, response)) or response
 
     return callback
 
 
-async def _wait(
-    request: HttpRequest, held: waiting.Held, read: Callable[[HttpRequest], Awaitable[Any]]
-) -> HttpResponseBase | None:
-    """Return the answer once there is one, or the time is up; None where nobody waits."""
-    threaded = not isinstance(request, ASGIRequest)
-    asked = waiting.asked(request, threaded=threaded)
-    if asked is None:
-        return None
-    seconds = min(asked.seconds, conf.get().MAX_WAIT.total_seconds(), *[_SHORT] * threaded)
+async def _wait(request: HttpRequest, asked: waiting.Asked, read: Read) -> HttpResponseBase:
+    """Return the answer once there is news, or the time is up, or at once where there is no seat."""
+    response, released = await _read(read, request, release=True)
+    held = waiting.held_by(response)
+    if held is None or not released:
+        return response
+    seconds = min(asked.seconds, conf.get().MAX_WAIT.total_seconds(), *[_SHORT] * asked.threaded)
     until = monotonic() + seconds
     with waiting.seat(held.requester, asked) as granted:
-        if not granted:
-            return None
-        while True:
-            if not await sync_to_async(waiting.release_connections)():
-                return None
+        while granted and held is not None and released:
             left = until - monotonic()
             await waiting.wait_on_loop(held, min(left, held.until_deadline))
-            response: HttpResponseBase = await read(_anew(request))
-            now = waiting.held_by(response)
-            over = monotonic() >= until or response.status_code != HTTPStatus.NOT_MODIFIED
-            if over or now is None:
-                response.headers["Preference-Applied"] = asked.applied
-                return response
-            held = now
+            response, released = await _read(read, _anew(request), release=True)
+            response.headers["Preference-Applied"] = asked.applied
+            held = waiting.held_by(response) if monotonic() < until else None
+    return response
+
+
+async def _read(
+    read: Read, request: HttpRequest, *, release: bool = False
+) -> tuple[HttpResponseBase, bool]:
+    """Return the answer as of now, and whether it is 304 and nothing of the database is held any more."""
+
+    def reading() -> tuple[HttpResponseBase, bool]:
+        response = read(request)
+        silent = response.status_code == HTTPStatus.NOT_MODIFIED
+        return response, release and silent and waiting.release_connections()
+
+    async with _turn():
+        return await sync_to_async(reading)()
+
+
+_turns: WeakKeyDictionary[Any, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+def _turn() -> asyncio.Semaphore:
+    """Return what lets so many read at once: a thousand who are woken together must not ask for as many connections."""
+    return _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_AT_ONCE))
 
 
 def _anew(request: HttpRequest) -> HttpRequest:
