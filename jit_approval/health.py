@@ -94,6 +94,7 @@ def _findings(now: datetime) -> Iterator[Finding]:
     late = _late(now)
     yield _sweeper(now, something_is_late=late.count > 0)
     yield late
+    yield _late_steps(now)
     yield _undelivered(now)
     yield _dead_letters(now)
     yield _unknown_outcomes()
@@ -126,6 +127,20 @@ def _late(now: datetime) -> Finding:
         now - (late.values_list("due_at", flat=True).first() or now),
         none=_("No deadline is unrecorded."),
         some=_("Deadlines not recorded: %(count)s, the oldest for %(age)s."),
+        hint=_("No sweep runs, or these rows cannot be moved: its log says why."),
+    )
+
+
+def _late_steps(now: datetime) -> Finding:
+    """Steps of ladders, and notices, whose time came and that nobody took."""
+    rows = ApprovalRequest.objects.using(policies.database())
+    late = rows.filter(wake_at__lte=now - _SWEPT_WITHIN).order_by("wake_at")
+    return _of_waiting(
+        "steps",
+        _count(late),
+        now - (late.values_list("wake_at", flat=True).first() or now),
+        none=_("No step on silence is late."),
+        some=_("Steps on silence not taken: %(count)s, the oldest for %(age)s."),
         hint=_("No sweep runs, or these rows cannot be moved: its log says why."),
     )
 

@@ -18,7 +18,12 @@ from django.db.models.signals import m2m_changed
 
 from jit_approval import policies, services
 from jit_approval.exceptions import IllegalTransition
-from jit_approval.models import ApprovalRequest, PolicyGroupPermission, PolicyGroupRequirement
+from jit_approval.models import (
+    ApprovalRequest,
+    EscalatedDecider,
+    PolicyGroupPermission,
+    PolicyGroupRequirement,
+)
 from jit_approval.states import OPEN
 
 logger = logging.getLogger(__name__)
@@ -115,6 +120,9 @@ def _open_requests_of(group: Group) -> QuerySet[ApprovalRequest]:
     decide = {"permission__codename": "decide", "group": group}
     by_policy = PolicyGroupPermission.objects.using(alias).filter(**decide)
     required = PolicyGroupRequirement.objects.using(alias).filter(group=group)
+    escalated = EscalatedDecider.objects.using(alias).filter(
+        group=group, approval_request__status__in=OPEN
+    )
     rows = _open_requests()
     model_wide = group.permissions.using(alias).filter(
         codename="decide", content_type__app_label="jit_approval"
@@ -123,5 +131,6 @@ def _open_requests_of(group: Group) -> QuerySet[ApprovalRequest]:
         rows = rows.filter(
             Q(policy__in=list(by_policy.values_list("content_object", flat=True)))
             | Q(policy__in=list(required.values_list("policy", flat=True)))
+            | Q(pk__in=list(escalated.values_list("approval_request", flat=True)))
         )
     return rows

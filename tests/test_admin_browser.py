@@ -21,12 +21,13 @@ from django.test import Client
 from django.utils import timezone
 from guardian.shortcuts import assign_perm
 
-from jit_approval import services
+from jit_approval import services, tasks
 from jit_approval.models import ApprovalRequest, Delegation
 from jit_approval.policies import versions
 from tests import factories
 from tests.test_admin_inbox import INBOX, client_of, page
 from tests.test_admin_policy import POLICIES
+from tests.test_escalating import climb, held, pass_time, step
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 POLICY = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:"
@@ -446,3 +447,43 @@ def test_delegation_is_entered_and_ended_by_hand(browser, live_server, bob) -> N
     tab.wait_for_selector(".success")
     made.refresh_from_db()
     assert made.revoked_at is not None
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_ladder_is_edited_and_shown(browser, live_server, bob, size):
+    chief = factories.user("chief", is_staff=True, is_superuser=True)
+    ann, max_ = factories.user("ann"), factories.user("max")
+    managers = Group.objects.create(name="Managers on duty")
+    managers.user_set.add(max_)
+    policy = factories.policy(
+        name="Transfers",
+        slug="transfers",
+        decide_within=timedelta(minutes=10),
+        fallback="it@example.test",
+    )
+    step(policy, 50, deciders=True)
+    step(policy, timedelta(minutes=7), users=[ann], groups=[managers], may_decide=True)
+    width, height = SIZES[size]
+    tab = open_as(browser, live_server, chief, viewport={"width": width, "height": height})
+    tab.goto(f"{POLICIES}{policy.pk}/change/")
+    assert overflows(tab) == []
+    tab.locator("#steps-group").scroll_into_view_if_needed()
+    picture(tab, f"ladder-form-{size}")
+    tab.click("#steps-group .add-row a")
+    tab.fill("#id_steps-2-share", "90")
+    tab.fill("#id_steps-2-addresses", "duty@example.test")
+    tab.click("[name=_save]")
+    assert [each["after"] for each in versions.snapshot(policy)["steps"]] == ["50%", "7m", "90%"]
+    row = held(policy, factories.user("erin"), reason="Invoice 2026-118")
+    for share in (0, 55):
+        pass_time(row, share)
+        climb()
+        for pk in list(row.notifications.filter(recipient="").values_list("pk", flat=True)):
+            tasks.deliver(pk)
+    strictly(tab)
+    tab.goto(page(row))
+    assert "Next, in" in tab.locator(".jit-ladder").inner_text()
+    assert "Managers on duty" in tab.locator(".jit-ladder").inner_text()
+    assert overflows(tab) == []
+    picture(tab, f"ladder-decide-{size}")
+    assert tab.complaints == []

@@ -54,6 +54,7 @@ def form(
         "severity": "normal",
         "execution": "caller",
     } | fields
+    data |= {"steps-TOTAL_FORMS": 0, "steps-INITIAL_FORMS": 0}
     data |= {f"{REQUIRED}-TOTAL_FORMS": len(required), f"{REQUIRED}-INITIAL_FORMS": 0}
     for number, (group, count) in enumerate(required.items()):
         data |= {f"{REQUIRED}-{number}-group": group.pk, f"{REQUIRED}-{number}-count": count}

@@ -27,7 +27,15 @@ from tests.tables import missing
 
 pytestmark = pytest.mark.django_db
 WAITING = Notification.State.WAITING
-QUESTIONS = ["sweeper", "overdue", "undelivered", "dead_letters", "unknown_outcomes", "queue"]
+QUESTIONS = [
+    "sweeper",
+    "overdue",
+    "steps",
+    "undelivered",
+    "dead_letters",
+    "unknown_outcomes",
+    "queue",
+]
 
 
 def finding(name: str) -> health.Finding:
@@ -120,6 +128,15 @@ def test_deadlines_that_nobody_recorded(age: int, level: int) -> None:
     assert (found.level, found.count) == (level, int(level > 0))
     if level:
         assert found.oldest == pytest.approx(age, abs=10)
+
+
+@pytest.mark.parametrize(("age", "level"), [(-60, 0), (100, 0), (130, 1), (700, 2)])
+def test_steps_on_silence_that_nobody_took(age: int, level: int) -> None:
+    factories.decider()
+    late = clock.now("default") - timedelta(seconds=age)
+    ApprovalRequest.objects.filter(pk=factories.held().pk).update(wake_at=late)
+    found = finding("steps")
+    assert (found.level, found.count) == (level, int(level > 0))
 
 
 def test_run_without_an_end_is_a_deadline_too() -> None:

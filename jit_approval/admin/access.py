@@ -10,10 +10,15 @@ from django.utils.translation import gettext as _
 
 from jit_approval import policies, services
 from jit_approval.exceptions import MayNotDecide, SelfApprovalForbidden
-from jit_approval.models import ApprovalRequest, PolicyGroupPermission, PolicyUserPermission
+from jit_approval.models import (
+    ApprovalRequest,
+    EscalatedDecider,
+    PolicyGroupPermission,
+    PolicyUserPermission,
+)
 from jit_approval.policies import delegations
 from jit_approval.querysets import ApprovalRequestQuerySet
-from jit_approval.states import Outcome, Status
+from jit_approval.states import OPEN, Outcome, Status
 
 VIEW = "jit_approval.view_approvalrequest"
 
@@ -24,7 +29,7 @@ def sees_all(user: Any) -> bool:
 
 
 def is_decider(user: Any) -> bool:
-    """Tell whether the user may decide requests of some policy, model-wide or by object permission."""
+    """Tell whether the user may decide requests of some policy, model-wide or by object permission, or any one."""
     if not user.is_active:
         return False
     if user.has_perm(policies.DECIDE):
@@ -35,7 +40,14 @@ def is_decider(user: Any) -> bool:
     by_group = PolicyGroupPermission.objects.using(alias).filter(
         group__in=user.groups.using(alias), **decide
     )
-    return by_user.exists() or by_group.exists()
+    return by_user.exists() or by_group.exists() or _is_escalated(user, alias)
+
+
+def _is_escalated(user: Any, alias: str) -> bool:
+    """Tell whether a ladder has let the user decide some request that still waits, or may still be revoked."""
+    groups = user.groups.using(alias).values("pk")
+    rows = EscalatedDecider.objects.using(alias).filter(Q(user=user.pk) | Q(group__in=groups))
+    return rows.filter(approval_request__status__in=OPEN).exists()
 
 
 def acts_as_decider(user: Any) -> bool:

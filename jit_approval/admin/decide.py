@@ -13,6 +13,7 @@ from jit_approval import conf, policies
 from jit_approval.admin import (
     access,
     deadline,
+    ladder,
     policy_diffs,
     policy_list,
     policy_versions,
@@ -80,6 +81,9 @@ def _render(
         "version_url": _version_url(page, request, row),
         "usable_for": deadline.as_words(row.usable_within),
         "earlier": _earlier(page, request, row),
+        "told": ladder.told(row),
+        "ahead": ladder.ahead(row),
+        "nobody_left": ladder.last_resort(row),
         "timeline": [timeline.moment(event) for event in events],
         "no_receipt": issuing.why_not(row),
         "trail_is_sound": timeline.is_sound(row, events),

@@ -216,6 +216,7 @@ def _answer(found: explaining.Explanation, known: dict[str, actions.Known]) -> d
         "is_known": is_known,
         "similar": [] if is_known else actions.similar(action, known),
         "approvals": as_text.approvals(terms) if terms else "",
+        "on_silence": as_text.on_silence(terms) if terms else [],
         "demands": as_text.demands(terms) if terms else [],
         "decide_within": deadline.as_words(terms.decide_within) if terms else "",
         "usable_within": deadline.as_words(terms.usable_within) if terms else "",

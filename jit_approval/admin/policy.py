@@ -18,10 +18,11 @@ from jit_approval.admin.policy_form import FIELDSETS, PolicyForm
 from jit_approval.admin.policy_inlines import (
     GroupDecidersInline,
     RequirementsInline,
+    StepsInline,
     UserDecidersInline,
 )
 from jit_approval.models import ApprovalPolicy
-from jit_approval.policies import reachability
+from jit_approval.policies import audience, reachability
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[ApprovalPolicy]
@@ -38,7 +39,7 @@ class ApprovalPolicyAdmin(policy_list.Columns, _ModelAdmin):
     """Which actions need whose approval. What a POST here changes is a version, or a proposal."""
 
     form = PolicyForm
-    inlines = (RequirementsInline, UserDecidersInline, GroupDecidersInline)
+    inlines = (RequirementsInline, UserDecidersInline, GroupDecidersInline, StepsInline)
     list_display = (
         "order",
         "name",
@@ -175,8 +176,12 @@ class ApprovalPolicyAdmin(policy_list.Columns, _ModelAdmin):
 
     def warn(self, request: HttpRequest, policy: ApprovalPolicy) -> None:
         """Tell who saved it that calls under it would be refused, if so."""
-        if policy.enabled and _is_out_of_reach(policy):
+        if not policy.enabled:
+            return
+        if _is_out_of_reach(policy):
             self.message_user(request, _out_of_reach(policy), messages.WARNING)
+        for text in audience.too_many([policy]).get(policy.pk, ()):
+            self.message_user(request, text, messages.WARNING)
 
     def message_user(
         self,

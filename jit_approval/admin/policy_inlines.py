@@ -15,16 +15,20 @@ from django.utils.translation import gettext_lazy as _
 from jit_approval import policies
 from jit_approval.models import (
     ApprovalPolicy,
+    EscalationStep,
     PolicyGroupPermission,
     PolicyGroupRequirement,
     PolicyUserPermission,
 )
+from jit_approval.policies import rungs
 
 if TYPE_CHECKING:
     _Inline = admin.TabularInline[Any, ApprovalPolicy]
     _FormSet = forms.BaseInlineFormSet[Any, Any, Any]
+    _Form = forms.ModelForm[EscalationStep]
 else:
     _Inline, _FormSet = admin.TabularInline, forms.BaseInlineFormSet
+    _Form = forms.ModelForm
 
 
 class DecidersFormSet(_FormSet):
@@ -64,6 +68,39 @@ class GroupDecidersFormSet(DecidersFormSet):
     holder = "group"
 
 
+class StepForm(_Form):
+    """One step on silence."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "addresses" in self.fields:
+            self.fields["addresses"].widget.attrs.update(rows=2, cols=40)
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse a step that tells nobody, or says that somebody may decide and names none."""
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        if isinstance(data.get("addresses"), str):
+            # Browsers send other line ends, and every save would be a change.
+            data["addresses"] = data["addresses"].replace("\r\n", "\n").strip()
+        if not data.get("DELETE"):
+            rungs.ensure_meaningful({**rungs.nothing(), **data})
+        return data
+
+
+class StepsFormSet(_FormSet):
+    """The steps of a policy, each before the time to decide is over."""
+
+    def clean(self) -> None:
+        """Refuse a step that would never be taken."""
+        super().clean()
+        window = self.instance.decide_within
+        for form in self.forms:
+            data = getattr(form, "cleaned_data", {})
+            after = data.get("after")
+            if after is not None and not data.get("DELETE") and after >= window:
+                form.add_error("after", rungs.never_taken(after, window))
+
+
 class PolicyInline(_Inline):
     """Rows that belong to a policy, edited by whoever may edit the policy."""
 
@@ -73,13 +110,19 @@ class PolicyInline(_Inline):
         """Read from the database the gate reads."""
         return super().get_queryset(request).using(policies.database())
 
+    # Fields that name rows of which there may be many.
+    searched: tuple[str, ...] = ()
+
     def get_autocomplete_fields(self, request: HttpRequest) -> tuple[str, ...]:
         """Search instead of a long select, where the project's admin can search users and groups."""
-        field = self.fields[0]  # type: ignore[index]
+        return tuple(field for field in self.searched if self._can_search(field, request))
+
+    def _can_search(self, field: str, request: HttpRequest) -> bool:
         related = self.model._meta.get_field(field).related_model
         known = self.admin_site._registry.get(related)
-        can = known is not None and known.search_fields and known.has_view_permission(request)
-        return (str(field),) if can else ()
+        return bool(
+            known is not None and known.search_fields and known.has_view_permission(request)
+        )
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Follow the policy's own permission."""
@@ -103,6 +146,7 @@ class RequirementsInline(PolicyInline):
 
     model = PolicyGroupRequirement
     fields = ("group", "count")
+    searched = ("group",)
     verbose_name = _("group that must be represented")
     verbose_name_plural = _("groups that must be represented: so many approvals of each")
 
@@ -121,6 +165,7 @@ class UserDecidersInline(DecidersInline):
     model = PolicyUserPermission
     formset = UserDecidersFormSet
     fields = ("user",)
+    searched = ("user",)
     verbose_name = _("decider")
     verbose_name_plural = _("deciders by name")
 
@@ -131,8 +176,38 @@ class GroupDecidersInline(DecidersInline):
     model = PolicyGroupPermission
     formset = GroupDecidersFormSet
     fields = ("group",)
+    searched = ("group",)
     verbose_name = _("group of deciders")
     verbose_name_plural = _("deciders by group")
+
+
+class StepsInline(PolicyInline):
+    """What happens on silence: whom to tell next, and whether they may decide then."""
+
+    model = EscalationStep
+    form = StepForm
+    formset = StepsFormSet
+    template = "admin/edit_inline/stacked.html"
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": (
+                    ("after", "share"),
+                    "deciders",
+                    ("users", "groups"),
+                    "may_decide",
+                    ("addresses", "channels"),
+                )
+            },
+        ),
+    )
+    searched = ("users", "groups")
+    classes = ("jit-steps",)
+    verbose_name = _("step on silence")
+    verbose_name_plural = _(
+        "steps on silence: whom to tell if nobody has decided. Without any, deciders are reminded once"
+    )
 
 
 def _may(request: HttpRequest, verb: str) -> bool:

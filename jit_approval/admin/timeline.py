@@ -8,8 +8,8 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from jit_approval import membership
-from jit_approval.admin import deadline
+from jit_approval import escalating, membership
+from jit_approval.admin import deadline, ladder
 from jit_approval.audit import chain
 from jit_approval.models import ApprovalRequest, AuditEvent
 
@@ -64,6 +64,8 @@ def said(event: AuditEvent) -> dict[str, Any]:
 def _result(kind: str, data: dict[str, Any]) -> str:
     if kind == membership.KIND:
         return _membership(data)
+    if kind == escalating.KIND:
+        return ladder.as_words(data)
     return " ".join(str(data[key]) for key in ("outcome", "status", "exception") if data.get(key))
 
 
@@ -87,6 +89,7 @@ def _kinds() -> dict[str, str]:
     return {
         "held": _("Call held"),
         "vote": _("Approval given"),
+        escalating.KIND: _("Escalated"),
         "approved": _("Approved"),
         "rejected": _("Rejected"),
         "cancelled": _("Withdrawn"),

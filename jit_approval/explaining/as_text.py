@@ -17,7 +17,7 @@ from jit_approval.explaining.explanation import (
     Explanation,
 )
 from jit_approval.explaining.replay import Replay
-from jit_approval.policies import durations
+from jit_approval.policies import durations, rungs
 from jit_approval.redaction import visible
 from jit_approval.states import Effect, Execution
 
@@ -80,6 +80,8 @@ def _held(found: Explanation, terms: Terms) -> Iterator[str]:
     names = ", ".join(map(named, found.deciders)) or "nobody"
     more = found.deciders_count - len(found.deciders)
     yield from _row("Deciders", names + (f", and {more} others" if more else ""))
+    for step in on_silence(terms):
+        yield from _row("On silence", step)
     if not found.is_reachable:
         yield from _row(
             "", "TOO FEW: answered with approval_unavailable, and no request is opened."
@@ -108,6 +110,13 @@ def approvals(terms: Terms) -> str:
     needed = max(terms.required_approvals, sum(count for *_, count in terms.group_requirements))
     text = f"{needed} person{'s' if needed > 1 else ''}"
     return text + (f", among them {' and '.join(groups)}" if groups else "")
+
+
+def on_silence(terms: Terms) -> list[str]:
+    """Return the steps that are taken if nobody decides, in words."""
+    return [visible(rungs.as_text(said)) for said in rungs.of_terms(terms)] or [
+        "nobody is reminded"
+    ]
 
 
 def demands(terms: Terms) -> list[str]:

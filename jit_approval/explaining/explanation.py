@@ -14,7 +14,7 @@ from jit_approval import clock, conf, facts, policies, policy_changes
 from jit_approval.calls import Terms
 from jit_approval.exceptions import MayNotDecide
 from jit_approval.models import ApprovalRequest
-from jit_approval.policies import delegations
+from jit_approval.policies import delegations, rungs
 from jit_approval.states import Effect
 
 MAX_NAMES = 50
@@ -289,6 +289,7 @@ def _held_as_data(found: Explanation, terms: Terms) -> dict[str, Any]:
         "max_wait": terms.max_wait.total_seconds(),
         "decide_by": _utc(found.decide_by),
         "usable_until": _utc(found.usable_until),
+        "steps": rungs.of_terms(terms),
         "quorum_is_reachable": found.is_reachable,
         "deciders_count": found.deciders_count,
         "deciders": [

@@ -48,8 +48,8 @@ def out_of_reach(policies: Iterable[ApprovalPolicy]) -> set[Any]:
     held = [policy for policy in policies if policy.effect == Effect.REQUIRE]
     if not held:
         return set()
-    people = _people([policy.pk for policy in held])
-    return {policy.pk for policy in held if not _could_meet(policy, people)}
+    found = people([policy.pk for policy in held])
+    return {policy.pk for policy in held if not _could_meet(policy, found)}
 
 
 def _could_meet(policy: ApprovalPolicy, people: _People) -> bool:
@@ -73,7 +73,8 @@ def _could_meet(policy: ApprovalPolicy, people: _People) -> bool:
     return quorum.is_met(votes, policy.required_approvals, groups)
 
 
-def _people(keys: list[Any]) -> _People:
+def people(keys: list[Any]) -> _People:
+    """Return who may decide under these policies. Six queries."""
     alias, found = database(), _People()
     for policy, group, count in _rows(
         PolicyGroupRequirement, "policy", keys, "policy_id", "group_id", "count"

@@ -8,7 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
 
+from jit_approval.calls import Terms
 from jit_approval.models import ApprovalPolicy, EscalationStep
 from jit_approval.policies import durations, ladder
 from jit_approval.policies.persons import database
@@ -35,7 +37,7 @@ def said_of(policies: Iterable[Any]) -> dict[Any, list[Said]]:
 
 def _said(step: EscalationStep, named: Mapping[str, Mapping[Any, list[tuple[Any, str]]]]) -> Said:
     names = {
-        field: sorted(name for _key, name in of_step.get(step.pk, ()))
+        field: sorted(name for _pk, name in of_step.get(step.pk, ()))
         for field, of_step in named.items()
     }
     return {
@@ -60,6 +62,23 @@ def nothing() -> Said:
         "channels": [],
         "may_decide": False,
     }
+
+
+def of_terms(held: Terms) -> list[Said]:
+    """Return the steps of terms, by moment, as a snapshot says them."""
+    steps = sorted(held.steps, key=lambda step: step.moment(held.decide_within))
+    return [
+        {
+            "after": when(step.after, step.share),
+            "deciders": step.deciders,
+            "users": [name for _key, name in step.users],
+            "groups": [name for _key, name in step.groups],
+            "addresses": list(step.addresses),
+            "channels": list(step.channels),
+            "may_decide": step.may_decide,
+        }
+        for step in steps
+    ]
 
 
 def as_text(said: Mapping[str, Any]) -> str:
@@ -122,9 +141,9 @@ def ensure_meaningful(said: Mapping[str, Any]) -> None:
         ValidationError: it is one.
     """
     if not said["deciders"] and not any(said[name] for name in NAMES):
-        raise ValidationError("A step tells somebody.")
+        raise ValidationError(_("A step tells somebody: say whom."))
     if said["may_decide"] and not said["users"] and not said["groups"]:
-        raise ValidationError("Name the users or groups who may decide from then on.")
+        raise ValidationError(_("Name the users or groups who may decide from then on."))
 
 
 def ensure_in_time(said: Mapping[str, Any], window: timedelta) -> None:
@@ -133,12 +152,15 @@ def ensure_in_time(said: Mapping[str, Any], window: timedelta) -> None:
     Raises:
         ValidationError: it does.
     """
-    after, _share = parse_when(said["after"])
+    after, _ignored = parse_when(said["after"])
     if after is not None and after >= window:
-        raise ValidationError(
-            f"A step after {durations.as_text(after)} is never taken: the time to decide is over "
-            f"after {durations.as_text(window)}."
-        )
+        raise ValidationError(never_taken(after, window))
+
+
+def never_taken(after: timedelta, window: timedelta) -> str:
+    """Return what is wrong with a step that comes when the time to decide is over."""
+    text = _("A step after %(after)s is never taken: the time to decide is over after %(window)s.")
+    return text % {"after": durations.as_text(after), "window": durations.as_text(window)}
 
 
 def put(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import combinations, groupby
 
 from jit_approval.models import ApprovalPolicy
-from jit_approval.policies import reachability
+from jit_approval.policies import audience, reachability
 from jit_approval.policies.persons import database
 
 _WILD = re.compile(r"[*?\[]")
@@ -16,12 +16,10 @@ _SIGN = re.compile(r"\[!?.[^\]]*\]|.", re.DOTALL)
 
 
 def about(slugs: Iterable[str]) -> list[str]:
-    """Return what is doubtful about these policies, those that are in force. Eight queries."""
+    """Return what is doubtful about these policies, those that are in force. A fixed number of queries."""
     named = set(slugs)
-    return [
-        *_out_of_reach([row for row in _in_turn() if row.slug in named]),
-        *about_order(named),
-    ]
+    rows = [row for row in _in_turn() if row.slug in named]
+    return [*_out_of_reach(rows), *_too_many(rows), *about_order(named)]
 
 
 def about_order(slugs: Iterable[str]) -> list[str]:
@@ -43,6 +41,11 @@ def _out_of_reach(rows: list[ApprovalPolicy]) -> list[str]:
         for row in asked
         if row.pk in beyond
     ]
+
+
+def _too_many(rows: list[ApprovalPolicy]) -> list[str]:
+    found = audience.too_many(rows)
+    return [f"{row.slug}: {text}" for row in rows for text in found.get(row.pk, ())]
 
 
 def _older_first(rows: list[ApprovalPolicy], named: set[str]) -> list[str]:
