@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ from tests.races.views import CountedView
 from tests.sinks import SMTP_BACKEND
 
 REDIS = os.environ.get("JIT_TEST_REDIS_URL", "redis://127.0.0.1:6379/9")
+_KEYS = {"SECRET_KEYS": ["k" * 43]}
 _LOGGER = logging.getLogger("django-q")
 urlpatterns = [
     path("counted/", CountedView.as_view()),
@@ -58,7 +61,12 @@ class Plant:
         plenty |= dict.fromkeys(("OPENINGS_PER_REQUESTER", "OPENINGS_PER_POLICY"), "100000/hour")
         return {
             "ROOT_URLCONF": __name__,
-            "JIT_APPROVAL": {"BASE_URL": "https://office.example", **plenty, **self.approval},
+            "JIT_APPROVAL": {
+                "BASE_URL": "https://office.example",
+                **plenty,
+                **_KEYS,
+                **self.approval,
+            },
             **mailers.using(SMTP_BACKEND, host="127.0.0.1", port=self.smtp_port),
         }
 
@@ -120,6 +128,7 @@ def _run(
     import django
 
     os.setsid()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     django.setup()
     connections["default"].settings_dict["NAME"] = plant.database
     override_settings(**plant.settings()).enable()
@@ -131,6 +140,13 @@ def _run(
     if fault is not None:
         dying.arm(fault)
     target(*args)
+
+
+def _end_with(parent: int) -> None:
+    """Leave nothing behind where the test itself was killed."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def cluster() -> None:

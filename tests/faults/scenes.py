@@ -12,14 +12,17 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+from django.db.models import F
 from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.models import OrmQ
 from rest_framework.authtoken.models import Token
+from rest_framework.test import APIClient
 
-from jit_approval import clock, queue, services
-from jit_approval.models import ApprovalRequest, Notification
+from jit_approval import clock, escalating, policies, queue, services
+from jit_approval.models import ApprovalRequest, EscalationStep, Notification
 from jit_approval.notifications import outbox
+from jit_approval.states import Execution
 from tests import factories
 from tests.faults import plant as plants
 from tests.faults.dying import Fault
@@ -38,11 +41,14 @@ class People:
 
     erin: Any
     bob: Any
+    carol: Any
+    dave: Any
 
     @classmethod
     def made(cls) -> People:
-        """Return two people with tokens."""
-        people = cls(factories.user("erin"), factories.decider("bob"))
+        """Return a requester and a decider with tokens, and two who hear of a call when he is silent."""
+        others = (factories.user(name) for name in ("carol", "dave"))
+        people = cls(factories.user("erin"), factories.decider("bob"), *others)
         for user in (people.erin, people.bob):
             Token.objects.create(user=user)
         return people
@@ -65,9 +71,9 @@ def worker(plant: plants.Plant, people: People, fault: Fault) -> list[UUID]:
 
 
 def clockwork(plant: plants.Plant, people: People, fault: Fault) -> list[UUID]:
-    """A clock finds deadlines of every kind, and messages whose tasks were lost."""
-    rows = [factories.held(people.erin) for _ in range(4)]
-    _waiting, overdue, unused, running = rows
+    """A clock finds deadlines of every kind, steps to be taken, and messages whose tasks were lost."""
+    rows = [factories.held(people.erin) for _ in range(4)] + [on_a_ladder(people)]
+    _waiting, overdue, unused, running, _climbing = rows
     for row in (unused, running):
         services.approve(row, by=people.bob)
     services.consume(factories.fresh(running), state_digest=factories.STATE)
@@ -82,6 +88,33 @@ def clockwork(plant: plants.Plant, people: People, fault: Fault) -> list[UUID]:
     return [row.pk for row in rows]
 
 
+def on_a_ladder(people: People) -> ApprovalRequest:
+    """Hold a call of which nobody took any notice until three of its four steps were due."""
+    day = timedelta(days=1)
+    policy = factories.policy(decide_within=day, enabled=False)
+    for share, told in ((20, people.carol), (40, None), (60, people.dave), (90, people.carol)):
+        step = EscalationStep.objects.create(policy=policy, share=share, deciders=told is None)
+        step.users.set([told] if told else [])
+    row = factories.held(people.erin, terms=vars(policies.terms(policy)))
+    names = ("created_at", "decide_by", "due_at", "wake_at")
+    back = {name: F(name) - day * 0.7 for name in names}
+    ApprovalRequest.objects.filter(pk=row.pk).update(**back)
+    return row
+
+
+def executor(plant: plants.Plant, people: People, fault: Fault) -> list[UUID]:
+    """A cluster runs an approved call on its requester's behalf. Its tasks are doubled."""
+    policy = factories.policy(execution=Execution.SERVER, actions="counted.post")
+    caller = APIClient(headers={"Authorization": f"Token {people.erin.auth_token.key}"})
+    key = caller.post("/counted/", {"grant": next(_grants)}).data["approval_id"]
+    services.approve(ApprovalRequest.objects.get(pk=key), by=people.bob)
+    queue.enqueue(services.RUN, str(key), using="default")
+    with plants.running(plant, plants.cluster, fault=fault):
+        wait_for(lambda: bool(fault.killed()) or is_quiet())
+    type(policy).objects.update(enabled=False)
+    return [UUID(str(key))]
+
+
 def web(plant: plants.Plant, people: People, fault: Fault) -> list[UUID]:
     """One call is held, approved and made; another is held and rejected. Who gets no answer asks again."""
     with ExitStack() as stack:
@@ -93,8 +126,6 @@ def web(plant: plants.Plant, people: People, fault: Fault) -> list[UUID]:
         assert done.status_code == 201 or done.json()["code"] == "approval_consumed", done.text
         site.decide(site.hold(other), "reject")
     rows = ApprovalRequest.objects.filter(action="counted.post").order_by("-created_at")
-    ended = clock.now("default") - timedelta(seconds=1)
-    ApprovalRequest.objects.filter(outcome="running").update(due_at=ended)
     return [row.pk for row in rows[:2]]
 
 
@@ -160,8 +191,9 @@ def in_flight() -> set[int]:
 
 
 def lose_time() -> None:
-    """Let the time be over that a claim holds for, and after which a task is delivered again."""
+    """Let the time be over that a claim holds for, a run may take, and after which a task is delivered again."""
     ago = clock.now("default") - timedelta(minutes=1)
+    ApprovalRequest.objects.filter(outcome="running").update(due_at=ago)
     Notification.objects.filter(state=State.WAITING).update(next_attempt_at=ago)
     OrmQ.objects.update(lock=timezone.now() - timedelta(minutes=1))
 
@@ -175,7 +207,10 @@ def heal(plant: plants.Plant) -> None:
 
 def is_told() -> bool:
     """Tell whether no deadline is unrecorded and nobody is still to be told of anything."""
-    if ApprovalRequest.objects.filter(due_at__lte=clock.now("default")).exists():
+    rows = ApprovalRequest.objects
+    if rows.filter(due_at__lte=clock.now("default")).exists() or escalating.due("default").exists():
+        return False
+    if rows.filter(status="approved", execution=Execution.SERVER).exists():
         return False
     return not Notification.objects.filter(state=State.WAITING).exists()
 

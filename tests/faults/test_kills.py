@@ -25,17 +25,19 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
 ]
 ROUNDS = int(os.environ.get("JIT_TEST_ROUNDS", "12"))
-"""Kills; 160 are one before and one after each commit of what each of them does, with each broker."""
+"""Kills; 260 are one before and one after each commit of what each of them does, with each broker."""
 
 Victim = Callable[[Plant, scenes.People, Fault], list[UUID]]
 # Each with how many commits it makes: with Redis, a queue is no table.
 VICTIMS: list[tuple[Victim, str, int]] = [
     (scenes.worker, "orm", 24),
-    (scenes.clockwork, "redis", 14),
+    (scenes.clockwork, "redis", 22),
     (scenes.web, "orm", 6),
     (scenes.worker, "redis", 13),
-    (scenes.clockwork, "orm", 14),
+    (scenes.clockwork, "orm", 22),
     (scenes.web, "redis", 6),
+    (scenes.executor, "orm", 24),
+    (scenes.executor, "redis", 14),
 ]
 
 
