@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group
 from django.core import mail
+from django.db import connections
 from django.db.models import F
 from django.test import override_settings
 
@@ -560,3 +562,59 @@ def test_ladder_of_a_request_is_in_the_event_that_opened_it(bob) -> None:
     opened = json.loads(row.audit_events.get(kind="held").body)["data"]["terms"]
     assert opened["steps"] == row.ladder
     assert ladder.rungs(row)[0].may_decide and ladder.rungs(row)[-1].is_last_resort
+
+
+@pytest.mark.race
+@pytest.mark.django_db(transaction=True)
+def test_sweeps_at_once_take_each_step_once(bob) -> None:
+    policy = factories.policy(decide_within=WINDOW)
+    ann = factories.user("ann")
+    step(policy, 30, deciders=True)
+    step(policy, 50, users=[ann], may_decide=True)
+    rows = [held(policy, factories.user()) for _ in range(20)]
+    for row in rows:
+        pass_time(row, 60)
+    start, counts = threading.Barrier(4), []
+
+    def sweep() -> None:
+        try:
+            start.wait()
+            counts.append(climb()["steps"])
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=sweep) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(counts) == 2 * len(rows)
+    for row in rows:
+        assert [said["step"] for said in events(row)] == [1, 2]
+        assert row.notifications.filter(recipient="").count() == 3
+        assert EscalatedDecider.objects.filter(approval_request=row).count() == 1
+
+
+@pytest.mark.race
+@pytest.mark.django_db(transaction=True)
+def test_step_and_decision_at_once_leave_no_step_after_the_decision(bob) -> None:
+    for _ in range(10):
+        row = held()
+        pass_time(row, 60)
+        start = threading.Barrier(2)
+
+        def decide(row: ApprovalRequest = row, start: Any = start) -> None:
+            try:
+                start.wait()
+                services.reject(row, by=bob)
+            finally:
+                connections.close_all()
+
+        thread = threading.Thread(target=decide)
+        thread.start()
+        start.wait()
+        climb()
+        thread.join()
+        kinds = list(row.audit_events.order_by("sequence").values_list("kind", flat=True))
+        assert kinds in (["held", "rejected"], ["held", "escalated", "rejected"])
+        assert factories.fresh(row).wake_at is None

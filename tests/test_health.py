@@ -274,7 +274,7 @@ def test_json_for_monitors(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["level"] == "warning"
     assert [each["name"] for each in found["findings"]] == QUESTIONS
-    undelivered = found["findings"][2]
+    undelivered = found["findings"][QUESTIONS.index("undelivered")]
     assert (undelivered["level"], undelivered["count"]) == ("warning", 1)
     assert undelivered["oldest"] == pytest.approx(300, abs=10)
 

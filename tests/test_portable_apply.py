@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,10 @@ def many() -> None:
     PolicyUserPermission.objects.create(user=carl, permission=decide, content_object=first)
     PolicyGroupPermission.objects.create(group=security, permission=decide, content_object=first)
     PolicyGroupPermission.objects.create(group=finance, permission=view, content_object=first)
+    step = first.steps.create(after=timedelta(minutes=2), addresses="duty@example.test")
+    step.users.add(carl)
+    step.groups.add(security, finance)
+    first.steps.create(share=50, deciders=True)
     factories.policy(slug="z-last", effect="observe")
     factories.policy(slug="a-first", effect="deny", enabled=False)
     factories.policy(slug="old", enabled=False, archived=True)
@@ -332,6 +337,50 @@ archived = true
     assert faults[-1] == "Faults: 20. Nothing has changed."
     assert not ApprovalPolicy.objects.exists()
     assert not PolicyVersion.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ("{ deciders = true }", 'a step says when: after = "10m" or "50%"'),
+        ('{ after = "50%" }', "A step tells somebody: say whom."),
+        ('{ after = "15m", deciders = true }', "is never taken"),
+        ('{ after = "100%", deciders = true }', "less than or equal to 99"),
+        ('{ after = "5 %", deciders = true }', "must be a time or a share"),
+        ("{ after = 5, deciders = true }", "must be a time or a share"),
+        ('{ after = "9m", deciders = true, may_decide = true }', "Name the users or groups"),
+        ('{ after = "9m", users = ["nobody"] }', "there is no user 'nobody'"),
+        ('{ after = "9m", groups = ["nobody"] }', "there is no group 'nobody'"),
+        ('{ after = "9m", channels = ["nowhere"] }', "there is no channel 'nowhere'"),
+        ('{ after = "9m", addresses = ["nobody"] }', "nobody"),
+        ('{ after = "9m", adresses = ["a@example.test"] }', "did you mean addresses?"),
+        ('"50%"', "must be a list of steps"),
+    ],
+)
+def test_step_that_makes_no_sense_is_refused_with_its_line(path, said, fault) -> None:
+    status, _, err = run_on(path, "apply", f"{SMALL}steps = [\n{said},\n]\n")
+    assert status == 1
+    assert fault in err and f":{SMALL.count(chr(10)) + 2}: " in err
+    assert not ApprovalPolicy.objects.exists()
+
+
+def test_steps_are_planned_applied_and_written_again(path) -> None:
+    factories.user("ann")
+    Group.objects.create(name="managers")
+    said = """\
+steps = [
+    { after = "50%", deciders = true },
+    { after = "9m", users = ["ann"], groups = ["managers"], may_decide = true },
+]
+"""
+    status, out, err = run_on(path, "plan", SMALL + said)
+    assert (status, err) == (2, "")
+    assert '+ steps: 9m: users ["ann"], groups ["managers"], may decide' in out
+    assert run_on(path, "apply", SMALL + said)[0] == 0
+    assert run_on(path, "plan", SMALL + said)[0] == 0
+    assert run("export")[1] == SMALL + said
+    assert run_on(path, "apply", SMALL)[0] == 0
+    assert not ApprovalPolicy.objects.get().steps.exists()
 
 
 def test_fault_in_one_policy_keeps_all_others_from_being_changed(path) -> None:

@@ -24,7 +24,16 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django_q.models import Schedule
 
-from jit_approval import clock, departures, heartbeats, overdue, services, sweeping, tasks
+from jit_approval import (
+    clock,
+    departures,
+    escalating,
+    heartbeats,
+    overdue,
+    services,
+    sweeping,
+    tasks,
+)
 from jit_approval.models import (
     ApprovalRequest,
     AuditEvent,
@@ -273,11 +282,15 @@ def test_what_is_due_is_found_by_its_index() -> None:
     plan = overdue.due("default").explain()
     assert "jit_request_due" in plan
     assert "Seq Scan" not in plan
-    sql, params = sweeping.next_due_sql("default", rows=[uuid4()], messages=[1])
+    plan = escalating.due("default").explain()
+    assert "jit_request_wake" in plan or "jit_request_due" in plan
+    assert "Seq Scan" not in plan
+    sql, params = sweeping.next_due_sql("default", rows=[uuid4()], messages=[1], steps=[uuid4()])
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN {sql}", params)
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert "jit_request_due" in plan
+    assert "jit_request_wake" in plan
     assert "jit_notification_waiting" in plan
     assert "Seq Scan" not in plan
 
