@@ -16,7 +16,7 @@ from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, connections
 
-from jit_approval import policies
+from jit_approval import conf, keeping, policies
 from jit_approval.heartbeats import Pulse
 from jit_approval.models import Heartbeat
 from jit_approval.stopping import Stop
@@ -37,6 +37,8 @@ _ROWS = 2.0
 _BEAT = 5.0
 # Seconds from one look for requests that nobody is left to decide to the next.
 _LOOK = 60.0
+# Seconds for the trail before it looks whether it is to stop.
+_TRAIL = 10.0
 # Seconds of sleep after an error: the first, then twice as long each time, up to the last.
 _BACKOFF, _LONGEST_BACKOFF = 0.5, 5.0
 # Seconds that a message being sent, or a call being run, is given to end when the clock is stopped.
@@ -59,6 +61,8 @@ class Clockwork:
         self._sweeper = Sweeper(lambda: stop.asked, run=run)
         self._messenger = _Aside("messages", stop, self._sweeper.send_what_waits)
         self._runner = _Aside("calls", stop, self._sweeper.run_calls)
+        self._keeper = _Aside("trail", stop, self._keep)
+        self._verifier = _Aside("verification", stop, self._verify)
         self._pulse = Pulse(Heartbeat.Kind.CLOCK)
         self._next_beat = 0.0
         self._next_look = 0.0
@@ -67,13 +71,14 @@ class Clockwork:
 
     def run(self) -> None:
         """Sweep until asked to stop. Returns after the row, and the message, in hand."""
-        self._messenger.start()
-        self._runner.start()
+        for aside in self._asides():
+            aside.start()
         try:
             while not self._stop.asked:
                 self._stop.wait(self._tick())
         finally:
-            for aside in (self._messenger, self._runner):
+            # A verification takes long, and leaves nothing half done: it is not waited for.
+            for aside in (self._messenger, self._runner, self._keeper):
                 aside.end()
             self._last_beat()
 
@@ -82,7 +87,16 @@ class Clockwork:
         counts = self._sweeper.sweep()
         self._pulse.add(counts, self._sweeper.lateness)
         self._beat()
-        return counts
+        return counts | keeping.keep(_TRAIL)
+
+    def _asides(self) -> tuple[_Aside, ...]:
+        return self._messenger, self._runner, self._keeper, self._verifier
+
+    def _keep(self) -> int:
+        return sum(keeping.keep(_TRAIL, lambda: self._stop.asked).values())
+
+    def _verify(self) -> int:
+        return int(keeping.verify_if_due(lambda: self._stop.asked) is not None)
 
     def _tick(self) -> float:
         """Do what is due; return the seconds to sleep. Whatever goes wrong, the clock goes on."""
@@ -108,6 +122,8 @@ class Clockwork:
             self._messenger.wake()
         if seen.call is not None and seen.call <= 0:
             self._runner.wake()
+        if conf.get().AUDIT_STREAM_UNSEALED:
+            self._keeper.wake()
         if monotonic() >= self._next_beat:
             self._pulse.add({"changes": self._sweeper.make_changes()})
             self._beat()
@@ -121,6 +137,8 @@ class Clockwork:
         self._pulse.counts["told"] += self._messenger.take()
         self._pulse.counts["run"] += self._runner.take()
         self._runner.wake()  # answers whose time is over
+        self._keeper.wake()
+        self._verifier.wake()
         self._pulse.beat()
         if self._health_file is not None:
             self._health_file.touch()

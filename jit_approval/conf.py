@@ -22,6 +22,7 @@ MAX_WAIT = timedelta(days=365)
 MAX_APPROVALS = 1000
 MAX_ON_THE_LINE = timedelta(hours=1)
 MIN_KEY = 32
+MAX_SECRETS = 2
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,16 @@ class Settings:
     # The file with the key that signs the audit trail, and the directory it is exported to as it is sealed.
     AUDIT_KEY_FILE: str = ""
     AUDIT_EXPORT_DIR: str = ""
+    # Where else it is sent as it is sealed: a URL, signed under the first secret and, while that is changed, under the
+    # second too; a logger of Python's, by its name. As JSON Lines (`jsonl`) or `ocsf`.
+    AUDIT_WEBHOOK_URL: str = ""
+    AUDIT_WEBHOOK_SECRETS: tuple[str, ...] = field(default=(), repr=False)
+    AUDIT_LOGGER: str = ""
+    AUDIT_FORMAT: str = "jsonl"
+    # Whether events are sent there as soon as they are committed, and once more when they are sealed.
+    AUDIT_STREAM_UNSEALED: bool = False
+    # How often `approval_clock` verifies the trail in the database; 0: never.
+    AUDIT_VERIFY_EVERY: timedelta = timedelta(days=1)
     # Calls that the server runs itself: further headers it keeps to make them, how long their answer can be
     # fetched (and an identical call is answered `approval_consumed`), and how much of it is kept.
     REPLAY_HEADERS: tuple[str, ...] = ()
@@ -229,11 +240,21 @@ def _validate(loaded: Settings) -> None:
             )
     if not 0 <= loaded.REMIND_AT < 100:
         raise ImproperlyConfigured("JIT_APPROVAL['REMIND_AT'] is a percentage: 0 to 99.")
-    for name in ("REJECTION_COOLDOWN", "RUN_LIMIT", "RESULT_KEPT_FOR", "EXPIRING_BEFORE"):
+    for name in (
+        "REJECTION_COOLDOWN",
+        "RUN_LIMIT",
+        "RESULT_KEPT_FOR",
+        "EXPIRING_BEFORE",
+        "AUDIT_VERIFY_EVERY",
+    ):
         if not timedelta(0) <= getattr(loaded, name) <= MAX_WAIT:
             raise ImproperlyConfigured(f"JIT_APPROVAL[{name!r}] must lie between 0 and 365 days.")
     if not timedelta(0) <= loaded.MAX_WAIT <= MAX_ON_THE_LINE:
         raise ImproperlyConfigured("JIT_APPROVAL['MAX_WAIT'] must lie between 0 and 1 hour.")
+    if loaded.AUDIT_FORMAT not in ("jsonl", "ocsf"):
+        raise ImproperlyConfigured("JIT_APPROVAL['AUDIT_FORMAT'] must be 'jsonl' or 'ocsf'.")
+    if len(loaded.AUDIT_WEBHOOK_SECRETS) > MAX_SECRETS:
+        raise ImproperlyConfigured("JIT_APPROVAL['AUDIT_WEBHOOK_SECRETS'] has one secret, or two.")
     for network in loaded.TRUSTED_PROXIES:
         try:
             ip_network(network)

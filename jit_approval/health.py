@@ -15,9 +15,11 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from jit_approval import clock, heartbeats, policies, queue
+from jit_approval import clock, heartbeats, keeping, policies, queue
+from jit_approval.audit import places, seal
 from jit_approval.models import ApprovalRequest, Notification
 from jit_approval.states import Outcome
+from jit_approval.streaming import standing
 
 MOST = 10_000
 """Rows that are counted; more are "more than"."""
@@ -99,6 +101,7 @@ def _findings(now: datetime) -> Iterator[Finding]:
     yield _dead_letters(now)
     yield _unknown_outcomes()
     yield _queue()
+    yield from _trail(now)
 
 
 def _sweeper(now: datetime, *, something_is_late: bool) -> Finding:
@@ -198,6 +201,67 @@ def _queue() -> Finding:
         some=_("Tasks waiting in django-q2's queue: %(count)s, the oldest for %(age)s."),
         hint=_("`manage.py qcluster` does not run, hangs, or cannot keep up."),
     )
+
+
+def _trail(now: datetime) -> Iterator[Finding]:
+    """Whether the audit trail is sealed, leaves the box, and was as it was signed when somebody looked."""
+    if not seal.is_configured():
+        yield Finding("trail", Level.OK, _("The audit trail is not sealed: there is no key."))
+    else:
+        yield _sealing()
+    yield _export(now)
+    yield _verification()
+
+
+def _sealing() -> Finding:
+    late = places.late(places.database())
+    trouble = standing.trouble(keeping.SEALER)
+    if trouble is not None:
+        said = _("The audit trail is not sealed: %(error)s") % {"error": trouble.error}
+        hint = _("Nothing is signed over it until somebody has looked; see docs/audit.md.")
+        return Finding("trail", Level.CRITICAL, said, late, hint=hint)
+    minutes = int(places.LATE.total_seconds() // 60)
+    if not late:
+        said = _("No event waits for more than %(minutes)s minutes to be sealed.")
+        return Finding("trail", Level.OK, said % {"minutes": minutes})
+    said = _("Events that wait for more than %(minutes)s minutes to be sealed: %(count)s.")
+    said = said % {"minutes": minutes, "count": _number(late)}
+    hint = _("Neither a sweep nor `approval_clock` runs, or no key is configured where they do.")
+    return Finding("trail", Level.WARNING, said, late, hint=hint)
+
+
+def _export(now: datetime) -> Finding:
+    """Targets that do not take the trail: it waits in the database, and nothing is lost."""
+    failing = [each for each in standing.targets() if each.failing_since is not None]
+    if not failing:
+        return Finding("export", Level.OK, _("The audit trail reaches where it is exported to."))
+    worst = min(failing, key=lambda each: each.failing_since or now)
+    age = now - (worst.failing_since or now)
+    said = _("The audit trail has not reached %(target)s for %(age)s, %(count)s events: %(error)s")
+    count = worst.behind
+    values = {
+        "target": worst.name,
+        "age": _words(age),
+        "count": f"{count:,}" if count is not None else "?",
+        "error": worst.error,
+    }
+    level = Level.CRITICAL if age > _MUCH_TOO_LATE else Level.WARNING
+    hint = _("Nothing is lost: it is sent as soon as it is taken again.")
+    return Finding("export", level, said % values, count or 0, _seconds(age), hint)
+
+
+def _verification() -> Finding:
+    last = standing.last_verification()
+    if last is None:
+        return Finding("verification", Level.OK, _("The audit trail was never verified here."))
+    at = f"{last.at:%Y-%m-%d %H:%M:%S} UTC"
+    if last.status != 1:
+        said = _("The audit trail was as it was signed on %(at)s.") % {"at": at}
+        return Finding("verification", Level.OK, said)
+    said = _("The audit trail was NOT as it was signed on %(at)s: %(first)s")
+    hint = _("Verify an export offline, with a key and a checkpoint that were kept elsewhere.")
+    values = {"at": at, "first": last.first}
+    return Finding("verification", Level.CRITICAL, said % values, hint=hint)
 
 
 def _messages() -> QuerySet[Notification]:

@@ -12,7 +12,7 @@ from django.apps import apps
 from django.db import connections, router
 from django.db.models import Model, Q
 
-from jit_approval import execution, policies, queue, services
+from jit_approval import execution, keeping, policies, queue, services
 from jit_approval.heartbeats import Pulse
 from jit_approval.models import ApprovalRequest, Heartbeat
 from jit_approval.notifications import delivery
@@ -20,6 +20,9 @@ from jit_approval.sweeping import Sweeper
 
 RUN = services.RUN
 SWEEP = "jit_approval.tasks.sweep"
+
+# Seconds for the trail: a sweep ends within a minute.
+_TRAIL = 10.0
 
 
 def _run_soon(pk: UUID) -> bool:
@@ -61,7 +64,7 @@ def sweep() -> dict[str, int]:
     counts = _sweeper.sweep()
     _pulse.add(counts, _sweeper.lateness)
     _pulse.beat()
-    return counts
+    return counts | keeping.keep(_TRAIL)
 
 
 def ensure_schedule(using: str) -> None:

@@ -332,7 +332,7 @@ def test_wait_is_read_as_http_writes_it(header: str, seconds: int | None) -> Non
     now = datetime(2026, 1, 1, tzinfo=UTC)
     expected = None if seconds is None else timedelta(seconds=seconds)
     with pytest.raises(TransportError) as caught:
-        webhook._ensure_taken(egress.Answer(503, header), now)
+        webhook.ensure_taken(egress.Answer(503, header), now)
     assert caught.value.retry_after == expected
 
 

@@ -35,6 +35,9 @@ QUESTIONS = [
     "dead_letters",
     "unknown_outcomes",
     "queue",
+    "trail",
+    "export",
+    "verification",
 ]
 
 

@@ -28,7 +28,7 @@ LAYERS = (
     # glue: parses input, calls one service, shapes the answer
     "agents facts",
     "policy_changes membership departures explaining delegating portable",
-    "sweeping clockwork health",
+    "streaming keeping sweeping clockwork health",
     "advice openapi decorators renderers guard commands "
     "execution replays capture body problems waiting repeating gate attempt gated handlers permissions api urls "
     "admin tasks "

@@ -6,12 +6,13 @@ no key. So no receipt leaves that does not verify, unless the database's stateme
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
 from jit_approval.audit import checkpoints, notes, places, proofs, receipts
 from jit_approval.audit.findings import Report
-from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint
+from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint, Seal
 from jit_approval.states import Outcome, Status
 
 
@@ -64,7 +65,7 @@ def receipt(approval_request: ApprovalRequest) -> dict[str, Any]:
         statement = checkpoints.parse(notes.split(row.note)[0])
         if not isinstance(statement, checkpoints.Checkpoint) or statement.size != row.size:
             raise NoReceiptNow(Why.DAMAGED)
-        found = [prove(event, row.size, alias) for event in events]
+        found = prove([event.seal for event in events], row.size, alias)
         made = receipts.compose(found, row.note, rotations(row, alias))
         report = Report(what="receipt")
         receipts.check(report, made, statement)
@@ -97,14 +98,17 @@ def has_not_ended(approval_request: ApprovalRequest) -> Why | None:
     return None
 
 
-def prove(event: AuditEvent, size: int, alias: str) -> proofs.Proven:
-    """Return a sealed event with the proof that it is among the first `size`.
+def prove(seals: Sequence[Seal], size: int, alias: str) -> list[proofs.Proven]:
+    """Return sealed events with the proofs that they are among the first `size`.
 
     Raises:
-        Damaged: it cannot be proven.
+        Damaged: one cannot be proven.
     """
-    steps = places.inclusion_proof(alias, event.seal.index, size)
-    return proofs.Proven(places.record(event.seal), size, tuple(steps))
+    steps = places.inclusion_proofs(alias, [each.index for each in seals], size)
+    return [
+        proofs.Proven(places.record(each), size, tuple(proof))
+        for each, proof in zip(seals, steps, strict=True)
+    ]
 
 
 def rotations(row: Checkpoint, alias: str) -> list[str]:

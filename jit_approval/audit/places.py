@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from django.db import router
@@ -78,6 +79,13 @@ def inclusion_proof(alias: str, index: int, size: int) -> list[bytes]:
     """Return the proof that event `index` is in the tree of the first `size` (one query)."""
     nodes = Nodes(alias).load(merkle.inclusion_ranges(index, size))
     return merkle.inclusion_proof(index, size, nodes)
+
+
+def inclusion_proofs(alias: str, indices: Sequence[int], size: int) -> list[list[bytes]]:
+    """Return the proofs that these events are in the tree of the first `size` (one query for all)."""
+    ranges = [merkle.inclusion_ranges(index, size) for index in indices]
+    nodes = Nodes(alias).load(itertools.chain.from_iterable(ranges))
+    return [merkle.inclusion_proof(index, size, nodes) for index in indices]
 
 
 def sealed(alias: str, begin: int, end: int) -> Iterator[Seal]:

@@ -32,12 +32,15 @@
 | jit_approval.W023 | messages that were given up in the last day |
 | jit_approval.W024 | runs of which nobody knows how they ended |
 | jit_approval.W025 | tasks that nobody takes out of django-q2's queue |
+| jit_approval.W026 | the audit trail is not sealed |
+| jit_approval.W027 | the audit trail does not reach where it is exported to |
+| jit_approval.W028 | the audit trail was not as it was signed when it was last verified |
 | jit_approval.W040 | callers may wait on the line, and no middleware keeps them there |
 | jit_approval.W041 | that middleware is not the first |
 | jit_approval.W042 | callers may wait on the line, and under ATOMIC_REQUESTS none does |
 
 W010 to W014, W016 and W017 query the database: they run with `migrate` and `check --database default`, as Django's own
-do. W020 to W025 query it too, with `check --deploy` alone, and have a tag of their own, `jit_approval_health`: they
+do. W020 to W028 query it too, with `check --deploy` alone, and have a tag of their own, `jit_approval_health`: they
 are about this moment. The others query nothing. What they look at is imported when they run, not when they are
 registered.
 """

@@ -15,6 +15,9 @@ _IDS = {
     "dead_letters": "jit_approval.W023",
     "unknown_outcomes": "jit_approval.W024",
     "queue": "jit_approval.W025",
+    "trail": "jit_approval.W026",
+    "export": "jit_approval.W027",
+    "verification": "jit_approval.W028",
 }
 
 

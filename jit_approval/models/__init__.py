@@ -13,7 +13,7 @@ from jit_approval.models.policy import (
     PolicyUserPermission,
 )
 from jit_approval.models.request import ApprovalRequest
-from jit_approval.models.sealing import Checkpoint, Seal, TreeHead
+from jit_approval.models.sealing import Checkpoint, Seal, TrailTask, TreeHead, Verification
 from jit_approval.models.trail import AuditEvent, Decision, Notification
 from jit_approval.models.version import PolicyChange, PolicyVersion
 
@@ -39,5 +39,7 @@ __all__ = [
     "Seal",
     "StoredAnswer",
     "StoredCall",
+    "TrailTask",
     "TreeHead",
+    "Verification",
 ]

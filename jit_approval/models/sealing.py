@@ -74,3 +74,71 @@ class Checkpoint(models.Model):
     def __str__(self) -> str:
         """Return how far it goes, and when."""
         return f"{self.size} {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class TrailTask(models.Model):
+    """A standing task of the trail: to seal it, to write it to a directory, to send it somewhere, to verify it.
+
+    How far it is, and what stands in its way. Nobody's permission depends on it.
+    """
+
+    # `sealer`, `directory`, `verifier`; `webhook:` and `log:` with what tells one target from another.
+    name = models.CharField(_("task"), max_length=100, primary_key=True)
+    # Of a target, what is next: the statement, and of the events before it the place, moved on only together.
+    statement = models.PositiveBigIntegerField(_("next statement"), default=0)
+    index = models.PositiveBigIntegerField(_("next event"), default=0)
+    # Of a target that has events before they are sealed: all up to this key were sent, but for `gaps`, the keys
+    # that were not there then, and when that was: who took one may commit late. See streaming/early.py.
+    early = models.BigIntegerField(default=0)
+    gaps = models.JSONField(default=list)
+    done_at = models.DateTimeField(_("last done at"), null=True)
+    failures = models.PositiveIntegerField(_("failures in a row"), default=0)
+    failing_since = models.DateTimeField(_("failing since"), null=True)
+    error = models.TextField(_("error"), blank=True)
+    # Nobody tries again before this, nor while somebody else is at it.
+    retry_at = models.DateTimeField(_("next attempt"), null=True)
+    claimed_until = models.DateTimeField(null=True)
+    claimed_by = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        verbose_name = _("task of the trail")
+        verbose_name_plural = _("tasks of the trail")
+
+    def __str__(self) -> str:
+        """Return its name."""
+        return self.name
+
+
+class Verification(models.Model):
+    """What came out when the trail in this database was verified. Who writes to the database can write this too."""
+
+    class Source(models.TextChoices):
+        """Who verified."""
+
+        COMMAND = "command", _("by hand")
+        SCHEDULE = "schedule", _("by the clock")
+
+    source = models.CharField(_("verified"), max_length=10, choices=Source.choices)
+    # By the database's clock, when it began: what happened later was not looked at.
+    at = models.DateTimeField(_("at"))
+    # As the exit status of `approval_audit verify`.
+    status = models.PositiveSmallIntegerField(_("status"))
+    events = models.PositiveBigIntegerField(_("events"), default=0)
+    verified = models.PositiveBigIntegerField(_("verified"), default=0)
+    erased = models.PositiveBigIntegerField(_("erased"), default=0)
+    # Of the last checkpoint that was verified; NULL where none was.
+    checkpoint_at = models.DateTimeField(_("checkpoint"), null=True)
+    root = models.CharField(max_length=64, blank=True)
+    # Whether keys were given, or that in use was trusted; and whether a checkpoint kept elsewhere was.
+    key_given = models.BooleanField(default=False)
+    truncation_checked = models.BooleanField(default=False)
+    first = models.TextField(_("first finding"), blank=True)
+
+    class Meta:
+        verbose_name = _("verification")
+        verbose_name_plural = _("verifications")
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        """Return when, and what came out."""
+        return f"{self.at:%Y-%m-%d %H:%M:%S} {self.status}"

@@ -1,23 +1,30 @@
-"""`manage.py approval_audit`: the key of the audit trail, sealing it, and verifying it on the live database."""
+"""`manage.py approval_audit`: the key of the audit trail, sealing it, sending it on, verifying and reading it."""
 
 from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 from django.utils.translation import gettext as _
 
-from jit_approval import conf
-from jit_approval.audit import export, keys, live, notes, seal
+from jit_approval import clock, conf, keeping
+from jit_approval.audit import export, findings, keys, live, notes, places, seal
 from jit_approval.audit import verify as offline
+from jit_approval.models import Verification
+from jit_approval.streaming import pump, selecting, standing
+
+# Seconds: whoever sends by hand waits for it.
+_PATIENCE = 3600.0
 
 
 class Command(BaseCommand):
-    """One verb each: keygen, rotate, seal, verify."""
+    """One verb each: keygen, rotate, seal, send, verify, events."""
 
     help = _("The audit trail: make its key, seal it, change its key, verify it.")
     # A monitor asks about the trail; what the settings are worth is `check`'s to say.
@@ -61,6 +68,8 @@ class Command(BaseCommand):
         verified.add_argument(
             "--checkpoint", type=Path, help=_("A checkpoint that was kept elsewhere.")
         )
+        _add_events(verbs.add_parser("events", help=_("Print events as they are exported.")))
+        verbs.add_parser("send", help=_("Send what waits to the webhook and the logger, now."))
         verified.add_argument("--json", dest="as_json", action="store_true", help=_("Print JSON."))
 
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
@@ -96,11 +105,35 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         self.stdout.write(" ".join(f"{name}={count}" for name, count in counts.items()))
 
+    def _send(self, options: dict[str, Any]) -> None:
+        sent = pump.run(_PATIENCE)
+        if not sent:
+            raise CommandError(
+                _("There is no target: AUDIT_WEBHOOK_URL and AUDIT_LOGGER are not set.")
+            )
+        for target in standing.targets():
+            self.stdout.write(
+                f"{target.name}: sent={sent.get(target.name, 0)} behind={target.behind}"
+            )
+        failing = [f"{each.name}: {each.error}" for each in standing.targets() if each.error]
+        if failing:
+            raise CommandError("\n".join(failing))
+
+    def _events(self, options: dict[str, Any]) -> None:
+        names = ("request", "kind", "by", "since", "until")
+        wanted = selecting.Wanted(**{name: options[name] for name in names})
+        try:
+            for line in selecting.lines(wanted, options["format"]):
+                self.stdout.write(line.decode(), ending="")
+        except places.Damaged as error:
+            raise CommandError(str(error)) from error
+
     def _verify(self, options: dict[str, Any]) -> None:
         try:
             trusted = [offline.read_key(text) for text in options["key"]] or [_own()]
             path = options["checkpoint"]
-            report = live.verify(trusted, path.read_text(encoding="utf-8") if path else None)
+            kept = path.read_text(encoding="utf-8") if path else None
+            report = _verified(trusted, kept, key_given=bool(options["key"]))
         except (
             keys.KeyUnavailable,
             notes.KeyFormatError,
@@ -120,6 +153,40 @@ class Command(BaseCommand):
             self.stdout.write(_("The key in use was trusted, for none was given with --key."))
         if report.status():
             sys.exit(report.status())
+
+
+def _verified(
+    trusted: list[notes.Verifier], kept: str | None, *, key_given: bool
+) -> findings.Report:
+    """Verify, and write down what came out: where that is not allowed, it is verified all the same."""
+    at = clock.now(places.database())
+    report = live.verify(trusted, kept)
+    try:
+        source = Verification.Source.COMMAND
+        keeping.record(report, at=at, key_given=key_given, source=source)
+    except Error as error:
+        report.warnings.append(f"what was found could not be written down: {error}")
+    return report
+
+
+def _add_events(parser: CommandParser) -> None:
+    parser.add_argument("--request", type=UUID, help=_("Of this request."))
+    parser.add_argument("--kind", default="", help=_("Of this kind, such as held or approved."))
+    parser.add_argument("--by", default="", help=_("By this account."))
+    parser.add_argument("--since", type=_moment, help=_("Since this time, such as 2026-11-29."))
+    parser.add_argument("--until", type=_moment, help=_("Before this time."))
+    parser.add_argument(
+        "--format",
+        choices=selecting.FORMATS,
+        default="jsonl",
+        help=_("JSON Lines with proofs, which the offline verifier takes; or OCSF."),
+    )
+
+
+def _moment(text: str) -> datetime:
+    """Read a time; without a time zone it is in UTC."""
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _own() -> notes.Verifier:

@@ -96,7 +96,7 @@ def notify(message: Message, target: Target) -> None:
         raise TransportError(str(error), permanent=True) from None
     except egress.Unreachable as error:
         raise TransportError(str(error)) from None
-    _ensure_taken(answer, message.sent_at)
+    ensure_taken(answer, message.sent_at)
 
 
 def signed(
@@ -138,7 +138,12 @@ def _key(secret: str) -> bytes:
         return b""
 
 
-def _ensure_taken(answer: egress.Answer, now: datetime) -> None:
+def ensure_taken(answer: egress.Answer, now: datetime) -> None:
+    """Return where the endpoint took it.
+
+    Raises:
+        TransportError: it did not.
+    """
     if 200 <= answer.status < 300:
         return
     if answer.status == _GONE:

@@ -1,0 +1,125 @@
+"""`approval_audit events` and `send`, and that a verification by hand is written down."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import override_settings
+
+from jit_approval import clock
+from jit_approval.audit import chain, keys, seal
+from jit_approval.audit.selection import Selection
+from jit_approval.models import AuditEvent, Verification
+from jit_approval.streaming import selecting
+from jit_approval.streaming.selecting import Mark, Wanted
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+NAME = "approvals.example/trail"
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Iterator[Any]:
+    public = keys.generate(NAME, tmp_path / "trail.key")
+    with override_settings(JIT_APPROVAL={"AUDIT_KEY_FILE": str(tmp_path / "trail.key")}):
+        yield public
+
+
+def some() -> None:
+    at = clock.now("default") - timedelta(days=1)
+    for number in range(12):
+        kind = ("allowed", "denied")[number % 2]
+        by = ("erin", "mary")[number % 3 == 0]
+        when = at + timedelta(hours=number)
+        chain.single_event(kind, at=when, label=by, data={"n": number}).save()
+
+
+def printed(*arguments: str) -> str:
+    out = StringIO()
+    call_command("approval_audit", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def numbers(text: str) -> list[int]:
+    found = [json.loads(line) for line in text.splitlines()]
+    return [json.loads(each["body"])["data"]["n"] for each in found if "body" in each]
+
+
+def test_events_are_printed_with_proofs_that_verify(key: Any, tmp_path: Path) -> None:
+    some()
+    seal.seal(at_once=True)
+    text = printed("events", "--kind", "denied")
+    assert numbers(text) == [1, 3, 5, 7, 9, 11]
+    (tmp_path / "some.jsonl").write_text(text, encoding="utf-8")
+    report = Selection(tmp_path / "some.jsonl").verify([key])
+    assert (report.status(), report.verified) == (0, 6)
+
+
+def test_events_are_narrowed_by_who_and_when(key: Any) -> None:
+    some()
+    assert numbers(printed("events", "--by", "mary")) == [0, 3, 6, 9]
+    at = AuditEvent.objects.order_by("at").values_list("at", flat=True)
+    since, until = at[4].isoformat(), at[7].isoformat()
+    assert numbers(printed("events", "--since", since, "--until", until)) == [4, 5, 6]
+    factories.decider()
+    row = factories.held()
+    found = [json.loads(line) for line in printed("events", "--request", str(row.pk)).splitlines()]
+    assert [json.loads(each["body"])["kind"] for each in found] == ["held"]
+
+
+def test_events_that_have_no_place_yet_say_so(key: Any, tmp_path: Path) -> None:
+    some()
+    (tmp_path / "some.jsonl").write_text(printed("events"), encoding="utf-8")
+    report = Selection(tmp_path / "some.jsonl").verify([key])
+    assert (report.status(), report.verified, report.unsealed) == (3, 0, 12)
+
+
+def test_events_are_printed_as_ocsf(key: Any) -> None:
+    some()
+    seal.seal(at_once=True)
+    found = [json.loads(line) for line in printed("events", "--format", "ocsf").splitlines()]
+    assert [each["class_uid"] for each in found] == [6003] * 12
+
+
+def test_pages_are_whole_and_in_order_though_times_are_the_same(key: Any) -> None:
+    at = clock.now("default")
+    for number in range(25):
+        chain.single_event("allowed", at=at, label="erin", data={"n": number}).save()
+    rows, seen, mark = Wanted().rows("default"), list[int](), None
+    while page := selecting.older(rows, mark, 4):
+        seen += [event.pk for event in page]
+        mark = Mark.of(page[-1])
+    assert seen == list(AuditEvent.objects.order_by("-pk").values_list("pk", flat=True))
+    back = selecting.newer(rows, mark, 3)
+    assert [event.pk for event in back] == seen[::-1][1:4]
+
+
+def test_a_verification_by_hand_is_written_down(key: Any) -> None:
+    some()
+    seal.seal(at_once=True)
+    printed("verify")
+    printed("verify", "--key", str(key))
+    found = list(Verification.objects.order_by("pk").values_list("status", "source", "key_given"))
+    assert found == [(0, "command", False), (0, "command", True)]
+
+
+def test_what_waits_is_sent_by_hand(key: Any, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="no target"):
+        printed("send")
+    logger = logging.getLogger("tests.by-hand")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    values = {"AUDIT_KEY_FILE": str(tmp_path / "trail.key"), "AUDIT_LOGGER": "tests.by-hand"}
+    with override_settings(JIT_APPROVAL=values):
+        some()
+        seal.seal(at_once=True)
+        with pytest.raises(CommandError, match="no handler"):
+            printed("send")
