@@ -142,7 +142,10 @@ class Attempt:
             raise problems.held(row, now=row.now, detail=_ONE_EACH)
         try:
             spent = services.consume(
-                row, state_digest=self.call.bound.state_digest, by=self.call.requester
+                row,
+                state_digest=self.call.bound.state_digest,
+                by=self.call.requester,
+                origin=verdicts.origin_of(self.call),
             )
             if self.ticket is not None:
                 self.ticket.grant = spent

@@ -54,6 +54,17 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a person's act came from, for the record alone: nothing is decided by it."""
+
+    credential: str = ""
+    ip: str = ""
+    user_agent: str = ""
+    # Filled in by the service, which knows it.
+    person: str = ""
+
+
+@dataclass(frozen=True)
 class Step:
     """One rung of a ladder: when silence has lasted so long, whom to tell, and whether they may decide then.
 

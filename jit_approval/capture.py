@@ -8,14 +8,16 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
+from django.contrib.auth import BACKEND_SESSION_KEY
 from django.db import models
+from django.http import HttpRequest
 from django.utils import timezone, translation
 from django.utils.module_loading import import_string
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from jit_approval import addresses, agents, body, conf, facts, fingerprint, policies, redaction
-from jit_approval.calls import Call, Shown
+from jit_approval.calls import Call, Origin, Shown
 from jit_approval.exceptions import UnbindableCall
 from jit_approval.fingerprint import canonical_json
 
@@ -131,6 +133,20 @@ def _credential(request: Request) -> str:
     authenticator = request.successful_authenticator
     kind = type(authenticator)
     return f"{kind.__module__}.{kind.__qualname__}" if authenticator is not None else ""
+
+
+def origin_of(request: Request | HttpRequest) -> Origin:
+    """Return where a decision came from, for the record: of a page, the backend that the session logged in by."""
+    if isinstance(request, Request):
+        credential = _credential(request)
+    else:
+        session = getattr(request, "session", {})
+        credential = str(session.get(BACKEND_SESSION_KEY, ""))
+    return Origin(
+        credential[:200],
+        redaction.visible(addresses.client_address(request.META))[:64],
+        redaction.visible(request.META.get("HTTP_USER_AGENT", ""))[:300],
+    )
 
 
 def _persons(request: Request) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ nothing changed. Who moves, moves by one conditional UPDATE, so of any number th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from django.db import IntegrityError, models
 
 from jit_approval import conf, limits, policies, prepared, queue, signals, transitions, verdicts
 from jit_approval.audit import chain
-from jit_approval.calls import Call, Terms
+from jit_approval.calls import Call, Origin, Terms
 from jit_approval.exceptions import (
     AlreadyDecided,
     ApprovalUnavailable,
@@ -107,15 +108,17 @@ def _open(
     row = _row(call, terms, now)
     if not policies.quorum_is_reachable(terms, call.persons, object_pk=row.object_pk):
         raise ApprovalUnavailable("Nobody who could approve this call is there to ask.")
-    data: dict[str, Any] = {
-        "fingerprint": row.fingerprint,
-        "action": row.action,
-        "terms": _as_data(terms),
-    }
+    data = verdicts.of_call(call) | {"terms": _as_data(terms)}
     if troubles:
         data["troubles"] = verdicts.as_data(troubles)
     event = chain.next_event(
-        row, "held", at=now, by=call.requester, target=Status.PENDING, data=data
+        row,
+        "held",
+        at=now,
+        by=call.requester,
+        target=Status.PENDING,
+        data=data,
+        origin=verdicts.origin_of(call),
     )
     row.audit_seq, row.audit_head = event.sequence, event.hash
     prepared.insert(row, using=alias)
@@ -126,7 +129,11 @@ def _open(
 
 
 def approve(
-    approval_request: ApprovalRequest, *, by: models.Model, comment: str = ""
+    approval_request: ApprovalRequest,
+    *,
+    by: models.Model,
+    comment: str = "",
+    origin: Origin | None = None,
 ) -> ApprovalRequest:
     """Vote for the call. At the quorum, of votes that are valid still, the call may run once.
 
@@ -151,12 +158,19 @@ def approve(
                 data={"verdict": Verdict.APPROVE.value, "comment": "", **data},
                 where={"status": Status.PENDING},
                 changes=weighed,
+                origin=_as_person(origin, standing.person),
             )
         until = row.now + row.usable_within
         changes = {**weighed, "decided_at": row.now, "usable_until": until, "due_at": until}
         changes |= {"warned": False, "wake_at": ladder.use_notice(row, row.now, until)}
         row = transitions.move(
-            row, to=Status.APPROVED, by=by, alias=alias, changes=changes, data=data
+            row,
+            to=Status.APPROVED,
+            by=by,
+            alias=alias,
+            changes=changes,
+            data=data,
+            origin=_as_person(origin, standing.person),
         )
         if row.execution == Execution.SERVER:
             _hand_to_server(row, alias)
@@ -164,7 +178,11 @@ def approve(
 
 
 def reject(
-    approval_request: ApprovalRequest, *, by: models.Model, comment: str = ""
+    approval_request: ApprovalRequest,
+    *,
+    by: models.Model,
+    comment: str = "",
+    origin: Origin | None = None,
 ) -> ApprovalRequest:
     """Refuse the call for good: one rejection ends the request, whatever the quorum.
 
@@ -176,12 +194,22 @@ def reject(
         changes = {**transitions.CLOSED, "decided_at": row.now}
         changes["cooldown_until"] = row.now + row.rejection_cooldown
         return transitions.move(
-            row, to=Status.REJECTED, by=by, alias=alias, changes=changes, data=data
+            row,
+            to=Status.REJECTED,
+            by=by,
+            alias=alias,
+            changes=changes,
+            data=data,
+            origin=_as_person(origin, standing.person),
         )
 
 
 def cancel(
-    approval_request: ApprovalRequest, *, by: models.Model | None, comment: str = ""
+    approval_request: ApprovalRequest,
+    *,
+    by: models.Model | None,
+    comment: str = "",
+    origin: Origin | None = None,
 ) -> ApprovalRequest:
     """Withdraw a pending request: by its requester, or by the system (None) when it is superseded.
 
@@ -200,11 +228,16 @@ def cancel(
             alias=alias,
             changes=transitions.CLOSED,
             data=transitions.said(comment, by),
+            origin=origin,
         )
 
 
 def revoke(
-    approval_request: ApprovalRequest, *, by: models.Model | None, comment: str = ""
+    approval_request: ApprovalRequest,
+    *,
+    by: models.Model | None,
+    comment: str = "",
+    origin: Origin | None = None,
 ) -> ApprovalRequest:
     """Take back an unused approval: by a decider, by the requester, or by the system (None).
 
@@ -223,11 +256,16 @@ def revoke(
             alias=alias,
             changes=transitions.CLOSED,
             data=transitions.said(comment, by),
+            origin=origin,
         )
 
 
 def consume(
-    approval_request: ApprovalRequest, *, state_digest: str, by: models.Model | None = None
+    approval_request: ApprovalRequest,
+    *,
+    state_digest: str,
+    by: models.Model | None = None,
+    origin: Origin | None = None,
 ) -> ApprovalRequest:
     """Spend the approval: when this returns, this caller alone may run the call, once, now.
 
@@ -255,6 +293,7 @@ def consume(
             where={"state_digest": state_digest},
             guards=_enough_votes(row, alias),
             data={"execution": row.execution} if row.execution == Execution.SERVER else None,
+            origin=_as_person(origin, row.requester_person),
         )
 
 
@@ -306,7 +345,12 @@ def record_outcome(
 
 
 def settle(
-    approval_request: ApprovalRequest, *, by: models.Model, outcome: Outcome, comment: str = ""
+    approval_request: ApprovalRequest,
+    *,
+    by: models.Model,
+    outcome: Outcome,
+    comment: str = "",
+    origin: Origin | None = None,
 ) -> ApprovalRequest:
     """Say what became of a run whose end nobody recorded; until then identical calls stay refused.
 
@@ -333,6 +377,7 @@ def settle(
             data=data,
             where=where,
             changes=changes,
+            origin=origin,
         )
 
 
@@ -413,6 +458,10 @@ def _row(call: Call, terms: Terms, now: datetime) -> ApprovalRequest:
     )
     row.wake_at = ladder.wake_at(row)
     return row
+
+
+def _as_person(origin: Origin | None, person: str) -> Origin:
+    return replace(origin or Origin(), person=person)
 
 
 def _as_data(terms: Terms) -> dict[str, Any]:

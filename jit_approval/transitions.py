@@ -18,6 +18,7 @@ from django.dispatch import Signal
 
 from jit_approval import clock, conf, policies, prepared, signals, waking
 from jit_approval.audit import chain
+from jit_approval.calls import Origin
 from jit_approval.exceptions import CommentTooLong, IllegalTransition, NotDurable
 from jit_approval.models import ApprovalRequest, Notification, StoredCall
 from jit_approval.notifications import outbox
@@ -130,6 +131,7 @@ def move(
     where: Mapping[str, Any] | None = None,
     guards: tuple[str, ...] = (),
     data: Mapping[str, Any] | None = None,
+    origin: Origin | None = None,
 ) -> ApprovalRequest:
     """Write the new status if status, deadline and audit head are as read. Nothing else writes it."""
     ensure_legal(row, to)
@@ -146,6 +148,7 @@ def move(
         where={"status": source, **(where or {})},
         guards=(in_time, *guards),
         changes={**changes, "status": to},
+        origin=origin,
     )
     if row.execution == Execution.SERVER and to is not Status.APPROVED:
         # Spent or over: from here on nothing is left that could be run.
@@ -207,6 +210,7 @@ def advance(
     changes: Mapping[str, Any] | None = None,
     by: Any = None,
     source: str = "",
+    origin: Origin | None = None,
 ) -> ApprovalRequest:
     """Change the row and add the event that says so; the audit head is compared, so one writer wins.
 
@@ -215,7 +219,9 @@ def advance(
     """
     changes = dict(changes or {})
     target = str(changes.get("status", ""))
-    event = chain.next_event(row, kind, at=at, by=by, source=source, target=target, data=data)
+    event = chain.next_event(
+        row, kind, at=at, by=by, source=source, target=target, data=data, origin=origin
+    )
     changes.update(audit_seq=event.sequence, audit_head=event.hash)
     as_read = {"id": row.pk, "audit_seq": row.audit_seq, **where}
     if not prepared.update(ApprovalRequest, changes, using=alias, where=as_read, guards=guards):

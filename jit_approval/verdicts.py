@@ -8,7 +8,7 @@ from typing import Any
 
 from jit_approval import clock, policies, prepared, transitions
 from jit_approval.audit import chain
-from jit_approval.calls import Call, Terms
+from jit_approval.calls import Call, Origin, Terms
 from jit_approval.models import ApprovalPolicy, AuditEvent, Notification
 from jit_approval.notifications import outbox, recipients
 from jit_approval.redaction import shorten, visible
@@ -17,6 +17,7 @@ from jit_approval.redaction import shorten, visible
 ALERT_EVERY = timedelta(minutes=15)
 _MAX_NAMES = 20
 _MAX_ERROR = 300
+_MAX_PATH = 2000
 
 
 def record(
@@ -29,8 +30,13 @@ def record(
     """
     with transitions.durable() as alias:
         at = clock.now(alias)
+        of_policy = {"policy": policy.slug, "policy_version": policy.version}
         event = chain.single_event(
-            kind, at=at, by=call.requester, data={**_of_call(call, policy), **(data or {})}
+            kind,
+            at=at,
+            by=call.requester,
+            data={**of_call(call), **of_policy, **(data or {})},
+            origin=origin_of(call),
         )
         prepared.insert(event, using=alias)
         return event
@@ -91,16 +97,25 @@ def alert_unavailable(call: Call, terms: Terms) -> None:
             outbox.alert(facts, address, at=at, using=alias)
 
 
-def _of_call(call: Call, policy: ApprovalPolicy) -> dict[str, Any]:
+def of_call(call: Call) -> dict[str, Any]:
+    """Return what an event says of a call: what it is bound to, what it is about, and why it was made."""
+    shown = call.shown
     return {
         "action": call.action,
-        "policy": policy.slug,
-        "policy_version": policy.version,
         "fingerprint": call.bound.fingerprint,
-        "method": call.shown.method,
-        "path": call.shown.path,
-        "object": call.shown.object_label,
-        "reason": call.shown.reason,
-        "ip": call.shown.ip,
-        "agent": call.shown.agent,
+        "method": shown.method,
+        "path": shorten(shown.path, _MAX_PATH),
+        "object": shown.object_label,
+        "object_model": shown.object_model,
+        "object_pk": shown.object_pk,
+        "reason": shown.reason,
+        "ip": shown.ip,
+        "agent": shown.agent,
     }
+
+
+def origin_of(call: Call) -> Origin:
+    """Return where a call came from, for the record."""
+    shown = call.shown
+    person = call.persons[0] if call.persons else ""
+    return Origin(call.credential[:200], shown.ip, shown.user_agent, person)

@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from jit_approval import conf, policies
 from jit_approval.admin import access, deadline, policy_list
 from jit_approval.admin.deciding import Choice, DecisionForm, Result, attempt
+from jit_approval.capture import origin_of
 from jit_approval.models import ApprovalRequest
 from jit_approval.policies import delegations
 from jit_approval.states import Status
@@ -161,7 +162,7 @@ def _decide_each(
         if failed:
             _tell_refusal(page, request, row, _("not tried after the database failed"))
             continue
-        result = attempt(row, choice, by=request.user, comment=comment)
+        result = attempt(row, choice, by=request.user, comment=comment, origin=origin_of(request))
         if result.row is not None:
             done.append(result.row)
             continue

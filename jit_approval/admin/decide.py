@@ -21,6 +21,7 @@ from jit_approval.admin import (
 )
 from jit_approval.admin.deciding import DecisionForm, Result, attempt, told
 from jit_approval.audit import issuing
+from jit_approval.capture import origin_of
 from jit_approval.models import ApprovalRequest
 from jit_approval.policies import progress
 from jit_approval.states import Outcome, Status
@@ -43,7 +44,7 @@ def view(page: ApprovalRequestAdmin, request: HttpRequest, row: ApprovalRequest)
         errors = " ".join(str(text) for texts in form.errors.values() for text in texts)
         return _render(page, request, row, Result(error=errors, status=400))
     choice, comment = form.cleaned_data["verdict"], form.cleaned_data["comment"]
-    result = attempt(row, choice, by=request.user, comment=comment)
+    result = attempt(row, choice, by=request.user, comment=comment, origin=origin_of(request))
     if result.row is None:
         return _render(page, request, page.find(request, row.pk), result)
     page.message_user(request, told(choice, result.row), messages.SUCCESS)

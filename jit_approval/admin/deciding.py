@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from jit_approval import conf, policies, policy_changes, services
+from jit_approval.calls import Origin
 from jit_approval.exceptions import (
     AlreadyDecided,
     ApprovalError,
@@ -74,10 +75,12 @@ class Result:
     database_failed: bool = False
 
 
-def attempt(row: ApprovalRequest, choice: str, *, by: Any, comment: str) -> Result:
+def attempt(
+    row: ApprovalRequest, choice: str, *, by: Any, comment: str, origin: Origin | None = None
+) -> Result:
     """Ask the one service that decides. Errors come back as text, never as a guess about the row."""
     try:
-        return Result(row=_SERVICES[choice](row, by=by, comment=comment))
+        return Result(row=_SERVICES[choice](row, by=by, comment=comment, origin=origin))
     except ApprovalError as error:
         if isinstance(error, SelfApprovalForbidden) and not _is_behind(by, row):
             text = _("You stand in for who made this call. Somebody else has to decide it.")

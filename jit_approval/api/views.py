@@ -32,6 +32,7 @@ from jit_approval.api import rows, shapes
 from jit_approval.api.downloads import receipt_file
 from jit_approval.api.pages import NewestFirst
 from jit_approval.audit import issuing
+from jit_approval.capture import origin_of
 from jit_approval.exceptions import ApprovalError, CommentTooLong
 from jit_approval.models import ApprovalRequest
 from jit_approval.states import Status, Verdict
@@ -169,7 +170,7 @@ class MoveView(ApprovalView):
             row = rows.visible_to(request.user, pk)
             comment = _comment(request)
             try:
-                type(self).service(row, by=request.user, comment=comment)
+                type(self).service(row, by=request.user, comment=comment, origin=origin_of(request))
                 row = rows.read(row.pk)
             except Error:
                 row = self._true_state(request, row)

@@ -36,7 +36,7 @@ def verify(keys: Sequence[Verifier], kept: str | None = None) -> Report:
     number, size = last or (-1, 0)
     found: list[tuple[Kind, int | None, str]] = []
     report = checking.verify(_events(alias, size, found), _statements(alias, number), keys, kept)
-    for each in [*found, *_unlinked(alias)]:
+    for each in [*found, *_unlinked(alias), *_bare(alias)]:
         report.add(*each)
     waiting = places.late(alias)
     if waiting:
@@ -73,7 +73,7 @@ def _events(
                     tree = None
             else:
                 tree = None
-            if not _agrees(row.event):
+            if row.event.body and not _agrees(row.event):
                 found.append((Kind.ALTERED, row.index, "its columns are not what its content says"))
             yield places.record(row)
 
@@ -123,7 +123,9 @@ def _unlinked(alias: str) -> Iterator[tuple[Kind, int | None, str]]:
                 yield _short(request, sequence, end[0])
             request, sequence, head, end, is_broken = row[0], 0, "", (row[5], row[6]), False
         sequence += 1
-        sound = row[1] == sequence and row[2] == head and digest(row[2], row[4]) == row[3]
+        # Whether what is empty was erased by authority is looked at where it is sealed: see `_bare`.
+        is_own = not row[4] or digest(row[2], row[4]) == row[3]
+        sound = row[1] == sequence and row[2] == head and is_own
         if not sound and not is_broken:
             is_broken = True
             yield Kind.ALTERED, None, f"the chain of request {request} breaks at number {sequence}"
@@ -134,6 +136,17 @@ def _unlinked(alias: str) -> Iterator[tuple[Kind, int | None, str]]:
         ApprovalRequest.objects.using(alias).filter(audit_events=None).values_list("pk", flat=True)
     ):
         yield Kind.MISSING, None, f"request {pk} has no events"
+
+
+def _bare(alias: str) -> Iterator[tuple[Kind, int | None, str]]:
+    """Name events without content that were never sealed: nothing that is signed names them as erased."""
+    rows = AuditEvent.objects.using(alias).filter(body="", seal=None).values_list("pk", flat=True)
+    for pk in rows.iterator():
+        yield (
+            Kind.MISSING,
+            None,
+            f"event number {pk} of the database was emptied before it was sealed",
+        )
 
 
 def _short(request: Any, sequence: int, end: int) -> tuple[Kind, int | None, str]:

@@ -115,7 +115,8 @@ def record(seal: Seal) -> Record:
     """
     event = seal.event
     leaf(event)
-    return Record(seal.index, event.hash, event.previous_hash, event.body)
+    # What was erased has left an empty body, which no event has ever had.
+    return Record(seal.index, event.hash, event.previous_hash, event.body or None)
 
 
 def leaf(event: AuditEvent) -> bytes:

@@ -16,9 +16,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from django.db import transaction
-from django.db.models import Case, Exists, OuterRef, Q, QuerySet, Value, When
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from jit_approval import policies, queue
+from jit_approval import policies, prepared, queue
+from jit_approval.audit import chain
 from jit_approval.clock import DatabaseNow
 from jit_approval.models import ApprovalRequest, Notification
 from jit_approval.notifications import callbacks, channels, messages, outbox, routing
@@ -104,13 +105,43 @@ def close_pointless(rows: QuerySet[Notification] | None = None) -> int:
     """
     rows = _rows() if rows is None else rows
     rows = rows.filter(state=State.WAITING, next_attempt_at__lte=DatabaseNow())
-    was_tried = When(attempts__gt=0, then=Value(State.FAILED))
-    moot = rows.exclude(_worth_telling())
-    closed = moot.update(state=Case(was_tried, default=Value(State.DROPPED)))
-    return closed + rows.filter(attempts__gte=MAX_ATTEMPTS).update(state=State.FAILED)
+    is_moot = ~_worth_telling()
+    closed = rows.filter(is_moot, attempts=0).update(state=State.DROPPED)
+    in_vain = is_moot & Q(attempts__gt=0) | Q(attempts__gte=MAX_ATTEMPTS)
+    return closed + _give_up(rows.filter(in_vain))
 
 
 # --- the pieces ------------------------------------------------------------------------------------------
+
+
+def _give_up(rows: QuerySet[Notification]) -> int:
+    """Let rows that were tried in vain have FAILED, each with an event that says so; return how many."""
+    count = 0
+    for row in list(rows.annotate(now=DatabaseNow())):
+        with transaction.atomic(using=policies.database()):
+            if rows.filter(pk=row.pk).update(state=State.FAILED):
+                _record(row, "message_failed")
+                count += 1
+    return count
+
+
+def _record(row: Any, kind: str, error: str = "") -> None:
+    """Write that a message was sent, or given up: in the transaction that says so of its row.
+
+    In a chain of its own, for the request's must not move while its call is being decided or run.
+    """
+    data = {
+        "request_id": str(row.approval_request_id or ""),
+        "message": row.event,
+        "occasion": row.occasion,
+        "recipient": row.recipient,
+        "address": row.address,
+        "channel": row.channel,
+        "attempts": row.attempts,
+        "error": error,
+    }
+    event = chain.single_event(kind, at=row.now, data=data)
+    prepared.insert(event, using=policies.database())
 
 
 def _rows() -> QuerySet[Notification]:
@@ -217,7 +248,9 @@ def _send(row: Row) -> bool:
     except Exception as error:
         _write_failure(row, error)
         return False
-    _rows().filter(pk=row.pk).update(state=State.SENT, sent_at=DatabaseNow(), error="")
+    with transaction.atomic(using=policies.database()):
+        _rows().filter(pk=row.pk).update(state=State.SENT, sent_at=DatabaseNow(), error="")
+        _record(row, "message_sent")
     return True
 
 
@@ -248,12 +281,15 @@ def _write_failure(row: Row, error: Exception) -> None:
     asked = transport.retry_after if transport and transport.retry_after else timedelta(0)
     # Not where a later attempt, by somebody else, has begun.
     unchanged = _rows().filter(pk=row.pk, state=State.WAITING, attempts__lte=row.attempts)
-    unchanged.update(
-        state=State.FAILED if last else State.WAITING,
-        attempts=row.attempts,
-        error=text,
-        next_attempt_at=row.now + max(_wait(row), min(asked, _LONGEST_ASKED)),
-    )
+    with transaction.atomic(using=policies.database()):
+        is_written = unchanged.update(
+            state=State.FAILED if last else State.WAITING,
+            attempts=row.attempts,
+            error=text,
+            next_attempt_at=row.now + max(_wait(row), min(asked, _LONGEST_ASKED)),
+        )
+        if is_written and last:
+            _record(row, "message_failed", text)
     if transport is not None and transport.gone:
         routing.disable(row.channel, text)
     if row.recipient == CHANNEL and (last or row.attempts >= _IN_PERSON_AFTER):
