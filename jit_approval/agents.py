@@ -13,6 +13,7 @@ from jit_approval.exceptions import UnbindableCall
 from jit_approval.redaction import visible
 
 MAX_LENGTH = 200
+_KNOWN = "_jit_approval_agent"
 
 
 class Agent(NamedTuple):
@@ -48,8 +49,14 @@ def bound(request: Request) -> dict[str, str]:
 
 
 def _of_credential(request: Request) -> str:
+    """Ask once for each request: what is bound, shown and asked about must be one and the same."""
     path = conf.get().REQUEST_AGENT
-    return str(import_string(path)(request) or "").strip() if path else ""
+    if not path:
+        return ""
+    known = vars(request)
+    if _KNOWN not in known:
+        known[_KNOWN] = str(import_string(path)(request) or "").strip()
+    return str(known[_KNOWN])
 
 
 def header_text(meta: Mapping[str, Any], name: str) -> str:

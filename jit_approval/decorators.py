@@ -141,7 +141,7 @@ def _on_class(options: Options, view: type) -> type:
 def _stand_before(view: Any, request: HttpRequest, gate: type[PlainView], options: Options) -> None:
     """Put the gate before the handler that will run; before `dispatch` where that is the project's own."""
     name = (request.method or "").lower()
-    own_dispatch = any(
+    own_dispatch = type(view).http_method_not_allowed is not View.http_method_not_allowed or any(
         "dispatch" in vars(base) and not base.__module__.startswith(_DJANGOS)
         for base in type(view).__mro__
     )

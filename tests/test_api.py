@@ -18,7 +18,8 @@ from rest_framework.test import APIClient
 
 from jit_approval import clock, problems, services
 from jit_approval.api.views import IsAccount
-from jit_approval.models import ApprovalRequest, Decision
+from jit_approval.models import ApprovalRequest, Decision, Notification
+from jit_approval.notifications import delivery
 from jit_approval.states import Outcome, Status
 from tests import factories
 
@@ -111,7 +112,16 @@ def test_a_request_reads_as_the_design_says(row, erin):
         "payload_truncated": False,
         "context": {"datasets": 3},
         "receipt_url": None,
+        "told": [],
     }
+
+
+def test_a_request_tells_whom_a_message_has_reached(row, erin, bob):
+    assert client_of(bob).get(url("detail", row)).json()["told"] == []
+    delivery.deliver(Notification.objects.get(approval_request=row, recipient="").pk)
+    assert client_of(bob).get(url("detail", row)).json()["told"] == ["bob"]
+    services.approve(row, by=bob)
+    assert client_of(bob).get(url("detail", row)).json()["told"] == []
 
 
 def test_an_approved_request_tells_the_client_to_repeat_its_call(row, erin, bob):

@@ -145,6 +145,19 @@ def test_a_long_poll_that_was_silent_is_asked_again_at_once_with_its_etag() -> N
     assert talk.now == before
 
 
+def test_who_was_told_is_read_once_more_after_a_silence_and_nobody_waits_for_it() -> None:
+    talk = Talk(problem())
+    talk.step()
+    assert talk.raw(state(told=[], headers={"etag": '"a"'})) == Look(STATUS, 5, '"a"')
+    talk.now += 5
+    silence = Answer(304, {"preference-applied": "wait=5"})
+    assert talk.raw(silence) == Look(STATUS, 5, "")
+    following = talk.step(state(told=["bob"], headers={"etag": '"a"'}))
+    assert following == Look(STATUS, 55, '"a"')
+    assert talk.told[-1].told == ("bob",)
+    assert "told: bob" in str(talk.told[-1])
+
+
 @pytest.mark.parametrize("lost", [None, Answer(502, {}), Answer(500, {})])
 def test_a_look_that_is_lost_is_looked_again_more_slowly(lost: Answer | None) -> None:
     talk = Talk(problem())

@@ -97,7 +97,15 @@ class OwnDispatch(View):
         return HttpResponse()
 
 
+@requires_approval
+class AnswersAnything(View):
+    def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        RAN.append("anything")
+        return HttpResponse()
+
+
 urlpatterns = [
+    path("anything/", AnswersAnything.as_view()),
     path("close/<int:year>/", close_year),
     path("export/", export),
     path("fails/", fails),
@@ -277,6 +285,14 @@ def test_a_dispatch_of_the_projects_own_is_gated_as_a_whole(erin, bob) -> None:
     assert erin.post("/dispatch/").status_code == 200
     assert erin.post("/dispatch/").status_code == 403
     assert RAN == ["dispatch"]
+
+
+def test_a_view_that_answers_methods_it_has_no_handler_for_is_gated_as_a_whole(erin, bob) -> None:
+    approve(erin.post("/anything/"), bob)
+    assert RAN == []
+    assert erin.post("/anything/").status_code == 200
+    assert erin.generic("PURGE", "/anything/").status_code == 405
+    assert RAN == ["anything"]
 
 
 def test_a_browser_is_shown_a_page(erin) -> None:

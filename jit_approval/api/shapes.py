@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jit_approval.models import ApprovalRequest
+from jit_approval.notifications import told
 from jit_approval.problems import has_answer, receipt_url, result_url, timestamp
 from jit_approval.states import OPEN, Execution, Outcome, Status
 
@@ -95,6 +96,10 @@ def full(approval_request: ApprovalRequest) -> dict[str, Any]:
         "context": approval_request.context,
         # Once the call has run and ended; it answers 409 until all of it is sealed.
         "receipt_url": receipt_url(approval_request),
+        # Whom a message has reached, while somebody is asked.
+        "told": told.names(approval_request)
+        if status_now(approval_request) is Status.PENDING
+        else [],
     }
 
 

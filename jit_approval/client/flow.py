@@ -129,6 +129,8 @@ class Flow:
         self._interval = 1.0
         self._etag = ""
         self._asked_with_etag = False
+        # Whether to read it once more for who was told; None until it has been read.
+        self._looks_for_names: bool | None = None
         # Whether the server keeps a look on the line; None until it was asked to.
         self._long_polls: bool | None = None
 
@@ -187,6 +189,8 @@ class Flow:
                         return True
                     if not done:
                         return False
+            if self._looks_for_names and self._etag == "":
+                continue  # a silence after which the names may be there
             if self._etag and self._long_polls is None:
                 continue  # once, at once: a server that knows long polls answers when there is news
             yield from self._pause(looked + self._gap())
@@ -197,7 +201,8 @@ class Flow:
                 raise self._timed_out()
             self._looks -= 1
         self._asked_with_etag = bool(self._etag)
-        return Look(url, max(0, min(LONGEST_LOOK, int(self._left()))), self._etag)
+        longest = self._interval if self._looks_for_names else LONGEST_LOOK
+        return Look(url, max(0, min(int(longest), LONGEST_LOOK, int(self._left()))), self._etag)
 
     def _understood(self, answer: Answer | None, looked: float) -> Mapping[str, Any] | None:
         """Return the state that was read; None where nothing new was."""
@@ -213,8 +218,13 @@ class Flow:
             self._long_polls = "wait" in answer.headers.get("preference-applied", "") or (
                 answer.status == 304 and self._clock() - looked >= self._interval
             )
+        if answer.status == 304 and self._looks_for_names and self._long_polls:
+            # Messages are sent after the call is held, and are no news of it: read it once more, whole.
+            self._etag = ""
         if answer.status != 200 or not isinstance(answer.body, dict):
             return None
+        first = self._looks_for_names is None
+        self._looks_for_names = first and answer.body.get("told") == []
         self._etag = answer.headers.get("etag", "")
         return answer.body
 

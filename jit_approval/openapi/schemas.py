@@ -109,6 +109,7 @@ def all_of_them() -> dict[str, Schema]:
         "payload_truncated": _FLAG,
         "context": {"type": "object", "additionalProperties": True},
         "receipt_url": _text("uri-reference", null=True),
+        "told": _TEXTS,
     }
     decision = {
         "by": _text(),
