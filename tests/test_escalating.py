@@ -156,6 +156,15 @@ def test_step_loses_to_a_decision_between_reading_and_writing(bob) -> None:
         escalating._climb(read, "default")
 
 
+def test_step_of_a_request_whose_time_ended_since_it_was_read_is_not_taken(bob) -> None:
+    row = held()
+    pass_time(row, 60)
+    read = factories.fresh(row)
+    ApprovalRequest.objects.filter(pk=row.pk).update(due_at=read.created_at)
+    with pytest.raises(IllegalTransition):
+        escalating._climb(read, "default")
+
+
 def test_step_whose_message_cannot_be_written_is_not_taken(bob, monkeypatch) -> None:
     policy = factories.policy(decide_within=WINDOW)
     step(policy, 50, users=[factories.user("ann")], may_decide=True)
@@ -225,6 +234,19 @@ def test_who_a_step_lets_decide_may_from_then_on_and_not_before(escalated, name)
     assert list(policies.decidable_by(user)) == [escalated]
     assert services.approve(escalated, by=user).status == Status.APPROVED
     services.consume(factories.fresh(escalated), state_digest=factories.STATE)
+
+
+def test_escalated_decider_decides_over_the_api(escalated) -> None:
+    from rest_framework.test import APIClient
+
+    client, ann = APIClient(), by_name("ann")
+    client.force_authenticate(ann)
+    url = f"/approvals/{escalated.pk}/"
+    assert client.get(url).status_code == 404
+    climb()
+    assert client.get(url).status_code == 200
+    assert client.post(f"{url}approve/").status_code == 200
+    assert factories.fresh(escalated).status == Status.APPROVED
 
 
 def test_authority_is_over_that_request_alone(escalated, bob) -> None:
@@ -334,6 +356,19 @@ def test_grant_is_void_once_the_policy_lets_those_who_gave_it_decide_no_more(esc
     assert not policies.still_covers(row, policies.terms(escalated.policy))
     the_step.delete()
     assert not policies.still_covers(row, policies.terms(escalated.policy))
+
+
+@pytest.mark.parametrize("window", [timedelta(seconds=7, milliseconds=1), timedelta(minutes=10)])
+def test_grant_stays_good_while_the_policy_says_the_same_or_waits_longer(bob, window) -> None:
+    policy = factories.policy(decide_within=window)
+    ann = factories.user("ann")
+    step(policy, 33, users=[ann], may_decide=True)
+    row = held(policy, terms={"decide_within": window})
+    ApprovalRequest.objects.filter(pk=row.pk).update(steps_taken=1)
+    assert policies.still_covers(factories.fresh(row), policies.terms(policy))
+    policy.decide_within = window * 2
+    policy.save()
+    assert policies.still_covers(factories.fresh(row), policies.terms(policy))
 
 
 def test_grant_stays_good_where_steps_that_were_not_taken_go(bob) -> None:
@@ -544,6 +579,37 @@ def test_enough_deciders_left_is_no_reason_to_escalate(
         bob.save()
     assert climb()["steps"] == 0
     assert factories.fresh(row).wake_at > clock.now("default")
+
+
+@override_settings(JIT_APPROVAL={"FALLBACK_ADDRESSES": ["last@example.test"]})
+def test_that_nobody_is_left_is_told_no_more_once_it_is_over(
+    bob, django_capture_on_commit_callbacks
+) -> None:
+    row = held()
+    bob.is_active = False
+    with django_capture_on_commit_callbacks(execute=True):
+        bob.save()
+    climb()
+    services.cancel(row, by=row.requester)
+    assert told(row, Event.UNAVAILABLE) == []
+    assert Notification.objects.get(event=Event.UNAVAILABLE).state == State.DROPPED
+
+
+@override_settings(JIT_APPROVAL={"FALLBACK_ADDRESSES": ["last@example.test"]})
+def test_step_whose_only_channel_does_not_work_is_told_to_the_last_resort(bob) -> None:
+    policy = factories.policy(decide_within=WINDOW)
+    broken = Channel.objects.create(slug="broken", name="Broken", kind="none", enabled=True)
+    step(policy, 50, channels=[broken])
+    row = held(policy)
+    pass_time(row, 60)
+    climb()
+    for _ in range(4):
+        Notification.objects.filter(channel="broken").update(next_attempt_at=row.created_at)
+        told(row, Event.ESCALATED)
+        for pk in row.notifications.filter(channel="broken").values_list("pk", flat=True):
+            tasks.deliver(pk)
+    addresses = row.notifications.filter(event=Event.ESCALATED).values_list("address", flat=True)
+    assert "last@example.test" in addresses
 
 
 @override_settings(JIT_APPROVAL={"FALLBACK_ADDRESSES": ["last@example.test"]})

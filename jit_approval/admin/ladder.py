@@ -14,6 +14,7 @@ from django.utils.translation import ngettext
 from jit_approval import policies
 from jit_approval.admin import deadline
 from jit_approval.models import ApprovalRequest, Notification
+from jit_approval.notifications import callbacks
 from jit_approval.notifications.recipients import CHANNEL
 from jit_approval.policies import ladder
 from jit_approval.redaction import visible
@@ -144,7 +145,9 @@ def _count(entry: Told, message: Notification, names: dict[str, str]) -> None:
     elif message.state == State.WAITING:
         entry.waiting += 1
     elif message.state == State.SENT and len(entry.names) < _MAX_NAMES:
-        if message.recipient == CHANNEL:
+        if callbacks.is_one(message.channel):
+            entry.names.append(_("the requester's callback"))
+        elif message.recipient == CHANNEL:
             entry.names.append(_("channel %(name)s") % {"name": visible(message.channel)})
         else:
             entry.names.append(visible(names.get(message.recipient, message.address)))

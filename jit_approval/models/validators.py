@@ -21,6 +21,8 @@ from jit_approval.redaction import visible
 
 _MAX_GLOBS = 100
 _MAX_ADDRESSES = 20
+# RFC 5321 §4.5.3.1.3, without the brackets.
+_MAX_ADDRESS = 254
 # How many ways a pattern may have to fail at one place of a reason: two open-ended repeats, and a little more.
 _MAX_WAYS = 1_000_000
 # An open-ended repeat takes as many characters as a reason has.
@@ -189,6 +191,8 @@ def validate_addresses(value: str) -> None:
     for line in lines:
         try:
             validate_email(line)
+            if len(line) > _MAX_ADDRESS:
+                raise ValidationError("too long")
         except ValidationError:
             raise ValidationError(
                 _("%(line)r is not an e-mail address."), code="address", params={"line": line}

@@ -51,7 +51,7 @@ _IN_PERSON_AFTER = 3
 
 _BATCH = 1000
 # What is told only while its request stands where it stood.
-_PASSING = ASKS | {Notification.Event.EXPIRING}
+_PASSING = ASKS | {Notification.Event.EXPIRING, Notification.Event.UNAVAILABLE}
 
 State = Notification.State
 
@@ -158,6 +158,8 @@ def _worth_telling() -> Q:
     requests = ApprovalRequest.objects.using(policies.database())
     of_row = {"pk": OuterRef("approval_request_id")}
     asks, nears_its_end = Q(event__in=ASKS), Q(event=Notification.Event.EXPIRING)
+    # Of a call that was never opened, the news stays true.
+    asks |= Q(event=Notification.Event.UNAVAILABLE, approval_request__isnull=False)
     return (
         ~(asks | nears_its_end)
         | (asks | nears_its_end & Q(occasion=0)) & Exists(requests.pending().filter(**of_row))

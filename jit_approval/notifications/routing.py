@@ -44,8 +44,11 @@ def of(event: str, approval_request: ApprovalRequest, occasion: int = 0) -> list
 
 
 def in_person(event: str, approval_request: ApprovalRequest, occasion: int = 0) -> list[Recipient]:
-    """Return the deciders themselves, for when the channels did not work."""
-    return _preferred(recipients.deciders(event, approval_request, occasion))
+    """Return the deciders themselves, for when the channels did not work; the last resort where there are none."""
+    people = _preferred(recipients.deciders(event, approval_request, occasion))
+    if people or event not in recipients.ASKS:
+        return people
+    return _addressed(recipients.last_resort(approval_request.policy_id))
 
 
 def _of_step(row: ApprovalRequest, occasion: int) -> list[Recipient]:

@@ -113,20 +113,23 @@ def _named(field: str, steps: list[Any], name: str) -> dict[Any, list[tuple[Any,
 
 
 def lets_others_decide(steps: Iterable[Step], window: timedelta, now_terms: Terms) -> bool:
-    """Tell whether these steps let anybody decide whom the terms of now would not, or would only later."""
-    allowed: dict[tuple[str, str], timedelta] = {}
-    for step in now_terms.steps:
-        if step.may_decide:
-            for who in _who(step.users, step.groups):
-                moment = step.moment(now_terms.decide_within)
-                allowed[who] = min(moment, allowed.get(who, moment))
-    never = timedelta.max
-    return any(
-        allowed.get(who, never) > step.moment(window)
-        for step in steps
-        if step.may_decide
-        for who in _who(step.users, step.groups)
-    )
+    """Tell whether these steps let anybody decide whom the terms of now would not, or would only later.
+
+    Both are taken of the same `window`: a longer time to decide makes no step later.
+    """
+    allowed = _let_decide(now_terms.steps, window)
+    given = _let_decide(steps, window)
+    return any(allowed.get(who, moment + 1) > moment for who, moment in given.items())
+
+
+def _let_decide(steps: Iterable[Step], window: timedelta) -> dict[tuple[str, str], int]:
+    """Return who may decide for a step is taken, and the first moment they may, as it is pinned."""
+    found: dict[tuple[str, str], int] = {}
+    for step in steps:
+        moment = step.moment(window) // _MILLISECOND
+        for who in _who(step.users, step.groups) if step.may_decide else ():
+            found[who] = min(moment, found.get(who, moment))
+    return found
 
 
 def _who(
