@@ -140,7 +140,7 @@ def _let_wait(required: problems.ApprovalRequired, request: Request, view: APIVi
     if "HTTP_PREFER" not in request.META or row.status != Status.PENDING or match is None:
         return
     if getattr(match.func, "cls", None) is type(view):
-        required.held = waiting.Held(row, request.user.pk, required.now)
+        required.held = waiting.held(row, reader=request.user.pk, now=required.now)
 
 
 def _ensure_no_replay(request: Request) -> None:

@@ -111,10 +111,11 @@ class WaitForApproval:
     async def _on_loop(self, request: HttpRequest, line: _Line) -> HttpResponseBase:
         response = await self.get_response(request)
         while (held := line.held_by(response)) is not None:
-            with waiting.seat(held.requester, line.asked) as granted:
+            with waiting.seat(held.reader, line.asked) as granted:
                 # In the thread that ran the view: the connection is its own.
                 if not granted or not await sync_to_async(waiting.release_connections)():
                     break
+                del response  # it keeps the view and all it has read
                 await waiting.wait_on_loop(held, line.left(held))
             response = await self.get_response(line.again(held))
         return line.answer(response)
@@ -122,7 +123,7 @@ class WaitForApproval:
     def _in_thread(self, request: HttpRequest, line: _Line) -> HttpResponseBase:
         response: HttpResponseBase = self.get_response(request)
         while (held := line.held_by(response)) is not None:
-            with waiting.seat(held.requester, line.asked) as granted:
+            with waiting.seat(held.reader, line.asked) as granted:
                 if not granted or not waiting.release_connections():
                     break
                 if not waiting.wait_in_thread(held, line.left(held), request):
@@ -148,14 +149,14 @@ class _Line:
 
     def left(self, held: waiting.Held) -> float:
         """Return for how many seconds the caller may wait for this."""
-        allowed = min(conf.get().MAX_WAIT, held.approval_request.max_wait).total_seconds()
+        allowed = min(conf.get().MAX_WAIT.total_seconds(), held.allowed)
         until = self._since + min(self.asked.seconds, allowed)
         return min(until - monotonic(), held.until_deadline)
 
     def again(self, held: waiting.Held) -> HttpRequest:
         """Return the call, made again."""
         self._waited = True
-        return self._repeatable.again(held.approval_request.pk)
+        return self._repeatable.again(held.pk)
 
     def answer(self, response: HttpResponseBase) -> HttpResponseBase:
         """Return the answer, and say on it that the caller was let wait."""

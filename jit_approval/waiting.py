@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connections
@@ -48,19 +49,34 @@ class Asked:
         return f"wait={self.seconds}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Held:
-    """What an answer was about, and how long it could change: until the deadline, and as long as its terms allow."""
+    """What an answer was about: the request as it was then, and for whom it was read.
 
-    approval_request: ApprovalRequest
-    requester: Any
-    now: datetime
+    `seen` is how far its trail had come; `allowed` and `until_deadline` are seconds: for how long its terms let a
+    caller wait, and when it changes by itself. Not the row: thousands may wait.
+    """
 
-    @property
-    def until_deadline(self) -> float:
-        """Seconds until the request changes by itself."""
-        due = self.approval_request.due_at
-        return float("inf") if due is None else (due - self.now).total_seconds() + _AFTER
+    pk: UUID
+    seen: int
+    reader: Any
+    is_requester: bool
+    allowed: float
+    until_deadline: float
+
+
+def held(approval_request: ApprovalRequest, *, reader: Any, now: datetime) -> Held:
+    """Return what is to be remembered of a request while somebody waits. `now` is the database's time."""
+    row = approval_request
+    left = float("inf") if row.due_at is None else (row.due_at - now).total_seconds() + _AFTER
+    return Held(
+        pk=row.pk,
+        seen=row.audit_seq,
+        reader=reader,
+        is_requester=reader == row.requester_id,
+        allowed=row.max_wait.total_seconds(),
+        until_deadline=left,
+    )
 
 
 def asked(request: HttpRequest, *, threaded: bool) -> Asked | None:
@@ -181,8 +197,7 @@ def release_connections() -> bool:
 def wait_in_thread(held: Held, seconds: float, request: HttpRequest) -> bool:
     """Wait until the request may have changed, or so many seconds. False: nobody is left to answer."""
     event, until = threading.Event(), monotonic() + seconds
-    row = held.approval_request
-    with waking.watching(row.pk, row.audit_seq, event.set):
+    with waking.watching(held.pk, held.seen, event.set):
         while not event.is_set() and (left := until - monotonic()) > 0:
             event.wait(min(left, _LOOK_EVERY))
             if _has_gone(request):
@@ -209,7 +224,6 @@ async def wait_on_loop(held: Held, seconds: float) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(event.set)
 
-    row = held.approval_request
-    with waking.watching(row.pk, row.audit_seq, wake), suppress(TimeoutError):
+    with waking.watching(held.pk, held.seen, wake), suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -9,20 +9,40 @@ import pytest
 from django.conf import settings as project
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connections
-from django.urls import resolve
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import path, resolve
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework.authtoken.models import Token
 
 from jit_approval import repeating, services, waiting
+from jit_approval.decorators import requires_approval
 from jit_approval.handlers import ATOMIC_MARK
 from jit_approval.models import ApprovalRequest
 from jit_approval.states import Outcome, Status
-from tests import factories
+from tests import factories, urls
 from tests.lines import MIDDLEWARE, PATIENCE, client, lines, until_waiting
 from tests.testapp.models import Customer
-from tests.testapp.views import RUNS
+from tests.testapp.views import RUNS, TransferView
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls(__name__)]
 URL = "/api/transfers/"
+
+
+@requires_approval
+def plain(request):
+    """Of Django's own kind."""
+    RUNS.append("plain")
+    return HttpResponse("done")
+
+
+def outer(request):
+    """A view that does something, and then asks one that is gated."""
+    RUNS.append("outer")
+    return TransferView.as_view()(request)
+
+
+urlpatterns = [*urls.urlpatterns, path("plain/", plain), path("outer/", csrf_exempt(outer))]
 
 
 @pytest.fixture(autouse=True)
@@ -169,6 +189,15 @@ def test_an_uploaded_file_is_there_to_be_read_again(line, erin, bob):
     assert seen["slip"].name == "slip.txt"
 
 
+def test_a_plain_django_view_waits_as_well(line, bob):
+    browser = Client(HTTP_PREFER="wait=25", **{"wsgi.multithread": True})
+    browser.force_login(factories.user("erin"))
+    answer = line.call(browser.post, "/plain/")
+    services.approve(held(), by=bob)
+    assert answer.result(PATIENCE).content == b"done"
+    assert RUNS == ["plain"]
+
+
 # --- who may wait -----------------------------------------------------------------------------------------
 
 
@@ -271,6 +300,11 @@ def test_no_connection_is_held_while_somebody_waits(line, erin, bob):
     services.approve(held(), by=bob)
     assert answer.result(PATIENCE).status_code == 201
     assert seen == [False]
+
+
+def test_a_view_that_asks_another_is_not_made_to_do_its_work_twice(erin):
+    at_once(erin.post("/outer/", {"amount": 5}, format="json"))
+    assert RUNS == ["outer"]
 
 
 # --- what is repeated -------------------------------------------------------------------------------------

@@ -64,8 +64,9 @@ async def _wait(request: HttpRequest, asked: waiting.Asked, read: Read) -> HttpR
         return response
     seconds = min(asked.seconds, conf.get().MAX_WAIT.total_seconds(), *[_SHORT] * asked.threaded)
     until = monotonic() + seconds
-    with waiting.seat(held.requester, asked) as granted:
+    with waiting.seat(held.reader, asked) as granted:
         while granted and held is not None and released:
+            del response  # it keeps the view and all it has read
             left = until - monotonic()
             await waiting.wait_on_loop(held, min(left, held.until_deadline))
             response, released = await _read(read, _anew(request), release=True)
@@ -138,9 +139,8 @@ _looks = _Looks()
 
 def _slow_down(held: waiting.Held, response: Any) -> HttpResponseBase | None:
     """Return 429 for a requester's client that has been told just this within the interval."""
-    row = held.approval_request
-    of_a_client = response.accepted_renderer.format == "json" and held.requester == row.requester_id
-    if not of_a_client or not _looks.too_soon((held.requester, row.pk), response.headers["ETag"]):
+    of_a_client = held.is_requester and response.accepted_renderer.format == "json"
+    if not of_a_client or not _looks.too_soon((held.reader, held.pk), response.headers["ETag"]):
         return None
     problem = problems.slow_down()
     return JsonResponse(

@@ -142,7 +142,7 @@ class RequestDetailView(ApprovalView):
         response = Response(status=304) if _knows(request, etag) else _shown(row)
         response.headers["ETag"] = etag
         if shapes.may_change(row):
-            waiting.mark(response, waiting.Held(row, request.user.pk, row.now))
+            waiting.mark(response, waiting.held(row, reader=request.user.pk, now=row.now))
         return response
 
 

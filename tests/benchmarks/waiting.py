@@ -184,9 +184,7 @@ async def _loop(server: Server, people: _People, waiters: int) -> list[Row]:
     await asyncio.gather(*calls, return_exceptions=True)
     await server.until_waiting(0)
     await people.doing(scenes.forget)
-    meanwhile = asyncio.create_task(_health(server, 100_000))
     ran, heard = await _served(server, people, range(waiters, 2 * waiters))
-    meanwhile.cancel()
     numbers = range(waiters, 2 * waiters)
     assert sorted(n for n in server.runs if n in numbers) == list(numbers), "each ran once"
     return [
