@@ -12,9 +12,12 @@ apt_need() { # apt_need PACKAGE...: install those that are missing
     done
     [ ${#missing[@]} -eq 0 ] && return
     echo "installing: ${missing[*]}"
-    [ -n "${APT_UPDATED:-}" ] || apt-get update -qq
-    APT_UPDATED=1
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    ( # one at a time: legs run beside each other, and apt waits for nobody
+        flock 9
+        [ -e "$WORK/apt.updated" ] || apt-get update -qq 9>&-
+        touch "$WORK/apt.updated"
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 9>&-
+    ) 9>"$WORK/apt.lock"
 }
 
 wait_until() { # wait_until WHAT COMMAND...: up to a minute
