@@ -10,6 +10,8 @@ from django.db import connection
 from django.test import SimpleTestCase
 from django.utils import timezone, translation
 
+from tests import flushing
+
 
 def _left_out() -> dict[str, str]:
     """Markers this run does not include, each with what would include it."""
@@ -60,6 +62,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """End what other threads and processes left open: PostgreSQL drops no database that is in use."""
+    with django_db_blocker.unblock():
+        flushing.by_what_is_there()
     yield
     if connection.vendor != "postgresql":
         return
