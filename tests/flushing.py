@@ -70,11 +70,17 @@ class Flush:
 def by_what_is_there() -> None:
     """Have `flush`, which Django's TransactionTestCase calls, go this way from now on."""
     flushes = {alias: Flush(alias) for alias in connections}
+    djangos, make_anew = flush.sql_flush, flush.emit_post_migrate_signal
 
-    def sql_flush(style: Any, connection: Any, **kwargs: Any) -> list[str]:
+    def sql_flush(style: Any, connection: Any, **options: Any) -> list[str]:
+        if connection.alias not in flushes:  # a test's own
+            return djangos(style, connection, **options)
         return flushes[connection.alias].statements()
 
-    def put_back(verbosity: int, interactive: bool, db: str, **kwargs: Any) -> None:
+    def put_back(verbosity: int, interactive: bool, db: str, **options: Any) -> None:
+        if db not in flushes:
+            make_anew(verbosity, interactive, db, **options)
+            return
         flushes[db].put_back()
         ContentType.objects.clear_cache()
 

@@ -195,14 +195,13 @@ def start(*options: str, **environment: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_it_with_status_0_within_two_seconds(number: signal.Signals) -> None:
+def test_signal_ends_it_with_status_0(number: signal.Signals) -> None:
+    # How soon is measured where nothing else runs: tests/races/test_clock.py.
     process = start()
     wait_for(Heartbeat.objects.exists)
-    began = time.monotonic()
     process.send_signal(number)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "approval_clock: stopped\n")
-    assert time.monotonic() - began < 2
 
 
 def test_clock_without_a_database_waits_for_one_and_can_be_stopped() -> None:
