@@ -27,9 +27,26 @@ class JitApprovalConfig(AppConfig):
         departures.connect()
         policy_changes.connect()
         post_migrate.connect(_schedule, sender=self, dispatch_uid="jit_approval.schedule")
+        post_migrate.connect(_protect, sender=self, dispatch_uid="jit_approval.appendonly")
 
 
 def _schedule(*, using: str, **_: Any) -> None:
     from jit_approval import tasks
 
     tasks.ensure_schedule(using)
+
+
+def _protect(*, using: str, plan: Any = (), **_: Any) -> None:
+    """Make the trail's triggers anew where a migration of ours may have taken them: SQLite copies tables."""
+    from django.db import connections
+
+    from jit_approval import appendonly
+
+    is_ours = any(migration.app_label == "jit_approval" for migration, _ in plan or ())
+    connection = connections[using]
+    if not is_ours or appendonly.is_lifted():
+        return
+    with connection.cursor() as cursor:
+        tables = connection.introspection.table_names(cursor)
+    if set(appendonly.TABLES) <= set(tables) and appendonly.missing(connection):
+        appendonly.install(connection)

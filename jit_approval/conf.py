@@ -117,6 +117,9 @@ class Settings:
     # The file with the key that signs the audit trail, and the directory it is exported to as it is sealed.
     AUDIT_KEY_FILE: str = ""
     AUDIT_EXPORT_DIR: str = ""
+    # Off: the database lets the trail be changed and removed, for tests that flush. Heeded while tests run, or where
+    # DEBUG is on; nowhere else.
+    AUDIT_APPEND_ONLY: bool = True
     # Where else it is sent as it is sealed: a URL, signed under the first secret and, while that is changed, under the
     # second too; a logger of Python's, by its name. As JSON Lines (`jsonl`) or `ocsf`.
     AUDIT_WEBHOOK_URL: str = ""

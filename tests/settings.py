@@ -140,3 +140,6 @@ Q_CLUSTER = {
     "retry": 120,
     "poll": 0.2,
 }
+
+# Tests flush their tables; those of the triggers make them (tests/test_appendonly.py).
+JIT_APPROVAL: dict[str, Any] = {"AUDIT_APPEND_ONLY": False}

@@ -20,7 +20,7 @@ LAYERS = (
     "states exceptions signals conf clock fingerprint calls redaction prepared addresses conditions quorum "
     "persons secrets stopping prefer "
     "client",
-    "models querysets migrations",
+    "models querysets migrations appendonly",
     "policies limits queue audit notifications heartbeats waking",
     "transitions",
     "verdicts",

@@ -15,6 +15,7 @@
 | jit_approval.E011 | the database is of an unsupported kind |
 | jit_approval.E012 | tables that are read together are routed to different databases |
 | jit_approval.E013 | the user model lacks what deciders are found by |
+| jit_approval.E014 | `AUDIT_APPEND_ONLY` is off, and DEBUG too |
 | jit_approval.W001 | SQLite without `transaction_mode` IMMEDIATE |
 | jit_approval.W002 | no `BASE_URL`: messages carry no links (`check --deploy`) |
 | jit_approval.W003 | gated view with a `dispatch()` or `check_permissions()` of its own |
@@ -26,6 +27,7 @@
 | jit_approval.W015 | changes of policies are gated, and a page of the admin gets around it |
 | jit_approval.W016 | changes of policies are gated, and those by some people nobody else could approve |
 | jit_approval.W017 | policies have the server run calls, and there is no key to keep them under |
+| jit_approval.W018 | the database does not keep the trail append-only: triggers are missing |
 | jit_approval.W020 | nothing sweeps: deadlines are not recorded, lost messages not sent |
 | jit_approval.W021 | deadlines that were not recorded |
 | jit_approval.W022 | messages that are not delivered |
@@ -39,8 +41,8 @@
 | jit_approval.W041 | that middleware is not the first |
 | jit_approval.W042 | callers may wait on the line, and under ATOMIC_REQUESTS none does |
 
-W010 to W014, W016 and W017 query the database: they run with `migrate` and `check --database default`, as Django's own
-do. W020 to W028 query it too, with `check --deploy` alone, and have a tag of their own, `jit_approval_health`: they
+W010 to W014 and W016 to W018 query the database: they run with `migrate` and `check --database default`, as Django's
+own do. W020 to W028 query it too, with `check --deploy` alone, and have a tag of their own, `jit_approval_health`: they
 are about this moment. The others query nothing. What they look at is imported when they run, not when they are
 registered.
 """
@@ -66,6 +68,7 @@ def register_all() -> None:
     register(_databases, TAG)
     # Not TAG: Django 6.1 asks every database as soon as a tag is named.
     register(_policies, Tags.database, POLICIES_TAG)
+    register(_trail, Tags.database, POLICIES_TAG)
     register(_admin, Tags.admin, TAG)
     register(_health, HEALTH_TAG, deploy=True)
 
@@ -104,6 +107,12 @@ def _policies(*, databases: Any = None, **_: Any) -> list[CheckMessage]:
     from jit_approval.checks import policies
 
     return policies.check(databases)
+
+
+def _trail(*, databases: Any = None, **_: Any) -> list[CheckMessage]:
+    from jit_approval.checks import trail
+
+    return trail.check(databases)
 
 
 def _admin(**_: Any) -> list[CheckMessage]:

@@ -14,6 +14,7 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from jit_approval import conf
+from jit_approval.checks import trail
 
 _MAX_JSON_DEPTH = 200
 _MIN_KEY_LENGTH = 16
@@ -29,6 +30,7 @@ def check() -> list[CheckMessage]:
     config = _load(found)
     if config is not None:
         found += [_unsafe(name, *finding) for name, finding in _findings(config)]
+        found += trail.check_setting()
     return found
 
 

@@ -94,6 +94,7 @@ class AuditEvent(models.Model):
         verbose_name = _("audit event")
         verbose_name_plural = _("audit events")
         ordering = ("id",)
+        permissions = (("erase_auditevent", _("Can erase contents of the audit trail")),)
         constraints = [
             models.UniqueConstraint(
                 fields=["approval_request", "sequence"], name="jit_audit_one_per_number"

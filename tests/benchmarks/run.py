@@ -30,6 +30,11 @@ def main(database: str, runs: int, rounds: int, pairs: int, kind: str) -> int:
 
         name = connection.settings_dict["NAME"]
         connection.creation.create_test_db(verbosity=0, autoclobber=True)
+        from jit_approval import appendonly
+
+        appendonly.uninstall(
+            connection
+        )  # Benchmarks take away what they wrote, and write it again.
     except (Error, ImproperlyConfigured) as error:
         print(str(error).splitlines()[0], file=sys.stderr)
         return NOT_REACHABLE

@@ -10,10 +10,10 @@ from typing import Any
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import Error
+from django.db import Error, connections
 from django.utils.translation import gettext as _
 
-from jit_approval import clock, conf, keeping
+from jit_approval import appendonly, clock, conf, keeping
 from jit_approval.audit import export, findings, keys, live, notes, places, seal
 from jit_approval.audit import verify as offline
 from jit_approval.models import Verification
@@ -50,6 +50,9 @@ class Command(BaseCommand):
         )
         rotated.add_argument(
             "--to", required=True, type=Path, help=_("The new private key's file.")
+        )
+        verbs.add_parser(
+            "protect", help=_("Make the triggers anew that keep the trail append-only.")
         )
         verbs.add_parser("seal", help=_("Seal, sign and export all there is, now."))
         verified = verbs.add_parser(
@@ -95,6 +98,11 @@ class Command(BaseCommand):
         ) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(str(new.verifier))
+
+    def _protect(self, options: dict[str, Any]) -> None:
+        connection = connections[places.database()]
+        appendonly.install(connection)
+        self.stdout.write(", ".join(appendonly.TABLES))
 
     def _seal(self, options: dict[str, Any]) -> None:
         if not seal.is_configured():

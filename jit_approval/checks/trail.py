@@ -1,0 +1,47 @@
+"""Whether the database keeps the audit trail as it was written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Warning
+from django.db import DatabaseError, connections
+
+from jit_approval import appendonly, conf
+from jit_approval.audit import places
+
+
+def check_setting() -> list[CheckMessage]:
+    """Say that the switch for tests is on where it is not heeded."""
+    if conf.get().AUDIT_APPEND_ONLY or appendonly.is_for_tests():
+        return []
+    return [
+        Error(
+            "JIT_APPROVAL['AUDIT_APPEND_ONLY'] is off, and DEBUG too: the audit trail could be changed.",
+            hint="It is for the settings of tests alone.",
+            id="jit_approval.E014",
+        )
+    ]
+
+
+def check(databases: Any) -> list[CheckMessage]:
+    """Say which triggers are missing in the database, if it is among those to be looked at."""
+    alias = places.database()
+    if alias not in (databases or ()) or appendonly.is_lifted():
+        return []
+    connection = connections[alias]
+    try:
+        with connection.cursor() as cursor:
+            tables = connection.introspection.table_names(cursor)
+        gone = appendonly.missing(connection) if set(appendonly.TABLES) <= set(tables) else []
+    except DatabaseError:
+        return []
+    if not gone:
+        return []
+    return [
+        Warning(
+            f"The database lets the audit trail be changed; triggers are missing: {', '.join(gone)}.",
+            hint="Run `manage.py migrate`, then `manage.py approval_audit protect` if this is said still.",
+            id="jit_approval.W018",
+        )
+    ]

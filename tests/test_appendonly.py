@@ -1,0 +1,161 @@
+"""The database itself keeps the trail as it was written; erasure, and the removal of an account, are let through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core import mail
+from django.core.management import call_command
+from django.db import DatabaseError, connection, transaction
+from django.db.migrations.executor import MigrationExecutor
+
+from jit_approval import appendonly, services
+from jit_approval.checks import config, trail
+from jit_approval.models import AuditEvent, Checkpoint, Seal
+from tests import factories
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def _triggers(transactional_db: None) -> Iterator[None]:
+    appendonly.install(connection)
+    yield
+    appendonly.uninstall(connection)
+
+
+@pytest.fixture
+def event() -> AuditEvent:
+    bob = factories.decider("bob")
+    services.approve(factories.held(factories.user("erin")), by=bob)
+    made = AuditEvent.objects.get(kind="approved")
+    Seal.objects.create(index=0, event=made, nodes=b"")
+    Checkpoint.objects.create(number=0, kind="checkpoint", size=1, at=made.at, note="note")
+    return made
+
+
+def refused(statement: Any) -> bool:
+    """Whether the database refuses it, and says why."""
+    try:
+        with transaction.atomic():
+            statement()
+    except DatabaseError as error:
+        return "append-only" in str(error)
+    return False
+
+
+def sql(text: str) -> Any:
+    return lambda: connection.cursor().execute(text)
+
+
+@pytest.mark.usefixtures("_triggers")
+def test_nothing_of_the_trail_is_changed_or_removed(event: AuditEvent) -> None:
+    events = AuditEvent.objects.filter(pk=event.pk)
+    for change in (
+        {"body": event.body.upper()},
+        {"body": event.body.replace("bob", "eve")},
+        {"hash": "0" * 64},
+        {"previous_hash": ""},
+        {"kind": "APPROVED"},
+        {"kind": "rejected"},
+        {"source": "x"},
+        {"target": ""},
+        {"sequence": 9},
+        {"at": event.approval_request.decide_by},
+        {"approval_request": None},
+        {"actor": factories.user("eve")},
+        {"actor_label": ""},
+        {"body": ""},
+        {"body": "", "actor_label": "", "hash": "0" * 64},
+    ):
+        assert refused(lambda change=change: events.update(**change)), change
+    assert refused(lambda: Seal.objects.update(nodes=b"x"))
+    assert refused(lambda: Checkpoint.objects.update(note="x"))
+    for model in (Seal, Checkpoint):
+        assert refused(lambda model=model: model.objects.all()._raw_delete("default"))
+    unsealed = AuditEvent.objects.filter(kind="held")
+    assert refused(lambda: unsealed._raw_delete("default"))
+    assert AuditEvent.objects.get(pk=event.pk).body == event.body
+
+
+@pytest.mark.usefixtures("_triggers")
+def test_a_sealed_event_may_lose_its_content_once_and_one_that_is_not_sealed_may_not(
+    event: AuditEvent,
+) -> None:
+    gone = {"body": "", "actor_label": "", "actor": None}
+    assert refused(lambda: AuditEvent.objects.filter(kind="held").update(**gone))
+    assert AuditEvent.objects.filter(pk=event.pk).update(**gone) == 1
+    assert refused(lambda: AuditEvent.objects.filter(pk=event.pk).update(body=event.body))
+
+
+@pytest.mark.usefixtures("_triggers")
+def test_an_account_can_still_be_removed(event: AuditEvent) -> None:
+    assert event.actor is not None
+    event.actor.delete()
+    event.refresh_from_db()
+    assert (event.actor, event.actor_label) == (None, "bob")
+
+
+@pytest.mark.usefixtures("_triggers")
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="only there it fires triggers")
+def test_nothing_of_the_trail_is_truncated(event: AuditEvent) -> None:
+    for table in (*appendonly.TABLES, "jit_approval_approvalrequest"):
+        assert refused(sql(f"TRUNCATE {table} CASCADE"))
+    assert AuditEvent.objects.exists()
+
+
+@pytest.mark.usefixtures("_triggers")
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite knows it")
+def test_nothing_of_the_trail_is_replaced(event: AuditEvent) -> None:
+    values = "id, approval_request_id, sequence, kind, at, actor_label, source, target, body, "
+    values += "previous_hash, hash"
+    other = values.replace("body,", "'{}',")
+    table = appendonly.EVENTS
+    assert refused(sql(f"INSERT OR REPLACE INTO {table} ({values}) SELECT {other} FROM {table}"))
+    other = other.replace("id, app", "id + 100, app")
+    assert refused(sql(f"INSERT OR REPLACE INTO {table} ({values}) SELECT {other} FROM {table}"))
+
+
+def test_the_switch_for_tests_is_heeded_in_tests_and_where_debug_is_on_only(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.JIT_APPROVAL = {"AUDIT_APPEND_ONLY": False}
+    assert appendonly.is_lifted()
+    assert config.check() == []
+    monkeypatch.delattr(mail, "outbox")
+    settings.DEBUG = False
+    assert not appendonly.is_lifted()
+    assert [found.id for found in config.check()] == ["jit_approval.E014"]
+    settings.DEBUG = True
+    assert appendonly.is_lifted()
+    settings.JIT_APPROVAL = {}
+    assert not appendonly.is_lifted()
+
+
+def test_missing_triggers_are_said_and_made_anew(settings: Any) -> None:
+    settings.JIT_APPROVAL = {}
+    try:
+        (found,) = trail.check(["default"])
+        assert found.id == "jit_approval.W018"
+        assert trail.check([]) == []
+        call_command("approval_audit", "protect", verbosity=0)
+        assert trail.check(["default"]) == []
+        assert appendonly.missing(connection) == []
+    finally:
+        appendonly.uninstall(connection)
+
+
+def test_the_migration_makes_them_and_takes_them_away(settings: Any) -> None:
+    settings.JIT_APPROVAL = {}
+    executor = MigrationExecutor(connection)
+    (latest,) = executor.loader.graph.leaf_nodes("jit_approval")
+    try:
+        executor.migrate([("jit_approval", "0006_trail_tasks")])
+        assert len(appendonly.missing(connection)) == (6 if connection.vendor == "mysql" else 9)
+        MigrationExecutor(connection).migrate([latest])
+        assert appendonly.missing(connection) == []
+    finally:
+        MigrationExecutor(connection).migrate([latest])
+        appendonly.uninstall(connection)
