@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
             name="auditevent",
             options={
                 "ordering": ("id",),
-                "permissions": [("erase_auditevent", "Can erase contents of the audit trail")],
+                "permissions": (("erase_auditevent", "Can erase contents of the audit trail"),),
                 "verbose_name": "audit event",
                 "verbose_name_plural": "audit events",
             },
