@@ -492,6 +492,18 @@ def test_requests_rewinds_a_file(live_server, session, bob, tmp_path) -> None:
     assert RUNS == [("transfer", {"a": 1})]
 
 
+def test_requests_says_at_once_that_a_used_up_stream_cannot_be_repeated(monkeypatch) -> None:
+    body = iter([b"{}"])
+    request = requests.Request("POST", "http://127.0.0.1:9/", data=body).prepare()
+    held = requests.Response()
+    held.status_code, held._content = 403, _held().content
+    held.headers["Content-Type"] = "application/problem+json"
+    monkeypatch.setattr("requests.adapters.HTTPAdapter.send", lambda *_, **__: held)
+    with pytest.raises(errors.NotReplayable) as caught:
+        ApprovalAdapter().send(request)
+    assert caught.value.approval_id == "1"
+
+
 # --- the command, and what it stands on -------------------------------------------------------------------
 
 

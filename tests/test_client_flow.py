@@ -151,7 +151,7 @@ def test_who_was_told_is_read_once_more_after_a_silence_and_nobody_waits_for_it(
     assert talk.raw(state(told=[], headers={"etag": '"a"'})) == Look(STATUS, 5, '"a"')
     talk.now += 5
     silence = Answer(304, {"preference-applied": "wait=5"})
-    assert talk.raw(silence) == Look(STATUS, 5, "")
+    assert talk.raw(silence) == Look(STATUS, 55, "")
     following = talk.step(state(told=["bob"], headers={"etag": '"a"'}))
     assert following == Look(STATUS, 55, '"a"')
     assert talk.told[-1].told == ("bob",)
@@ -165,6 +165,44 @@ def test_a_look_that_is_lost_is_looked_again_more_slowly(lost: Answer | None) ->
     began = talk.now
     assert isinstance(talk.step(lost), Look)
     assert talk.now - began == 10
+
+
+@pytest.mark.parametrize("told", [[], None])
+@pytest.mark.parametrize("answer", [None, Answer(500, {}), Answer(429, {}), Answer(304, {})])
+def test_no_answer_makes_looks_come_without_a_pause(told: Any, answer: Answer | None) -> None:
+    talk = Talk(problem(), wait=300)
+    talk.step()
+    known = {} if told is None else {"told": told}
+    talk.step(state(headers={"etag": '"a"'}, **known))
+    looks = 0
+    with pytest.raises(errors.TimedOut):
+        while looks < 100:
+            talk.step(answer)
+            looks += 1
+    assert looks <= 62
+
+
+def test_a_silence_and_then_a_failure_do_not_make_looks_come_without_a_pause() -> None:
+    talk = Talk(problem())
+    talk.step()
+    talk.step(state(told=[], headers={"etag": '"a"'}))
+    talk.now += 5
+    talk.step(Answer(304, {"preference-applied": "wait=5"}))
+    began = talk.now
+    for _ in range(3):
+        talk.step(None)
+    assert talk.now - began >= 3 * 10
+
+
+def test_looks_are_as_frequent_as_before_once_the_server_is_back() -> None:
+    talk = Talk(problem())
+    talk.step()
+    for _ in range(4):
+        talk.step(None)
+    talk.step(state())
+    began = talk.now
+    talk.step(state())
+    assert talk.now - began == 5
 
 
 @pytest.mark.parametrize(

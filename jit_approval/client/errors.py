@@ -36,7 +36,7 @@ class Rejected(ApprovalError):
     @property
     def comment(self) -> str:
         """What the decider had to say."""
-        return str(self.problem.get("comment") or "")
+        return printable(self.problem.get("comment") or "", also="\n\t")
 
 
 class Expired(ApprovalError):
@@ -177,8 +177,9 @@ def from_problem(problem: Mapping[str, Any]) -> ApprovalError:
     return kind(printable(problem.get("detail") or problem.get("title") or kind.code), problem)
 
 
-def printable(text: Any) -> str:
+def printable(text: Any, *, also: str = "") -> str:
     """Return text fit for a terminal: what a server sends must not move the cursor."""
     return "".join(
-        each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(text)
+        each if each.isprintable() or each in also else "\N{REPLACEMENT CHARACTER}"
+        for each in str(text)
     )

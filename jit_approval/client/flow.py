@@ -20,6 +20,7 @@ from jit_approval.client.errors import TimedOut, from_problem, is_problem, print
 
 LONGEST_LOOK = 55
 """Seconds one long poll may take: proxies cut what is silent for a minute."""
+_SLOWEST = 60.0
 _LONGEST_GAP = 240.0  # an approval may be usable for five minutes only
 _PORTS = {"http": 80, "https": 443}
 
@@ -126,11 +127,12 @@ class Flow:
         self._looks = options.looks
         self._problem: Mapping[str, Any] = {}
         self._shown: Pending | None = None
-        self._interval = 1.0
+        self._interval, self._backoff = 1.0, 0.0
         self._etag = ""
         self._asked_with_etag = False
         # Whether to read it once more for who was told; None until it has been read.
         self._looks_for_names: bool | None = None
+        self._reads_again = False
         # Whether the server keeps a look on the line; None until it was asked to.
         self._long_polls: bool | None = None
 
@@ -189,17 +191,24 @@ class Flow:
                         return True
                     if not done:
                         return False
-            if self._looks_for_names and self._etag == "":
-                continue  # a silence after which the names may be there
-            if self._etag and self._long_polls is None:
-                continue  # once, at once: a server that knows long polls answers when there is news
-            yield from self._pause(looked + self._gap())
+            if not self._looks_at_once():
+                yield from self._pause(looked + self._gap())
 
-    def _look(self, url: str) -> Look:
+    def _looks_at_once(self) -> bool:
+        """Tell whether the next look need not wait: to try a long poll, once; or after a silence, for the names."""
+        if self._reads_again:
+            self._reads_again = False
+            return True
+        return bool(self._etag) and self._long_polls is None
+
+    def _count(self) -> None:
         if self._looks is not None:
             if self._looks <= 0:
                 raise self._timed_out()
             self._looks -= 1
+
+    def _look(self, url: str) -> Look:
+        self._count()
         self._asked_with_etag = bool(self._etag)
         longest = self._interval if self._looks_for_names else LONGEST_LOOK
         return Look(url, max(0, min(int(longest), LONGEST_LOOK, int(self._left()))), self._etag)
@@ -208,10 +217,11 @@ class Flow:
         """Return the state that was read; None where nothing new was."""
         if answer is None or answer.status >= 500:
             self._long_polls = self._long_polls or False
-            self._interval = min(60.0, self._interval * 2)
+            self._backoff = min(_SLOWEST, 2 * max(self._interval, self._backoff))
             return None
+        self._backoff = 0.0
         if answer.status == 429 and self._long_polls is not None:
-            self._interval = min(60.0, self._interval + 5)  # RFC 8628 §3.5, slow_down
+            self._interval = min(_SLOWEST, self._interval + 5)  # RFC 8628 §3.5, slow_down
         retry_after = _number(answer.headers.get("retry-after"), 0.0, 3600.0)
         self._interval = max(self._interval, retry_after)
         if self._asked_with_etag:
@@ -220,7 +230,7 @@ class Flow:
             )
         if answer.status == 304 and self._looks_for_names and self._long_polls:
             # Messages are sent after the call is held, and are no news of it: read it once more, whole.
-            self._etag = ""
+            self._etag, self._reads_again, self._looks_for_names = "", True, False
         if answer.status != 200 or not isinstance(answer.body, dict):
             return None
         first = self._looks_for_names is None
@@ -263,6 +273,7 @@ class Flow:
         target = same_origin(self._url, given)
         if target is None:
             raise from_problem(self._closed(state, "consumed"))
+        self._count()
         answer = yield Fetch(target)
         if answer is None or answer.status in (409, 425, 429, 502, 503, 504):
             return False
@@ -287,6 +298,9 @@ class Flow:
 
     def _gap(self) -> float:
         """Return the seconds from one look to the next: the interval, or more where looks are counted."""
+        return max(self._backoff, self._spread())
+
+    def _spread(self) -> float:
         if self._looks is None:
             return 1.0 if self._long_polls else self._interval
         passed = self._clock() - self._started

@@ -66,6 +66,7 @@ class ApprovalAdapter(HTTPAdapter):
         answer = _answer(response, _may_refuse(response))
         if refusal_of(answer) is None:
             return response
+        _ensure_replayable(request.body, start, response)
         steps = Flow(str(request.url), self._options).steps(answer)
         last: Step | None = None
         step: Step | None = _next(steps, None, response)
@@ -74,7 +75,7 @@ class ApprovalAdapter(HTTPAdapter):
             if isinstance(step, Pause):
                 time.sleep(step.seconds)
             elif isinstance(step, Repeat):
-                found = super().send(_again(request, step, start, response), *args, **kwargs)
+                found = super().send(_again(request, step, start), *args, **kwargs)
                 found.history = []
             else:
                 found = self._asked(request, step, kwargs)
@@ -145,23 +146,27 @@ def _position(body: Any) -> int | None:
         return None
 
 
+def _ensure_replayable(body: Any, start: int | None, held: requests.Response) -> None:
+    """Say at once that this process cannot make the call again, before anybody takes the trouble to approve it."""
+    problem = held.json()
+    is_held = problem["code"] == "approval_pending"
+    if not is_held or start is not None or isinstance(body, bytes | str | None):
+        return
+    error = NotReplayable(
+        "Not executed. The call is held, and its body, a stream, is used up.", problem
+    )
+    error.response = held
+    raise error
+
+
 def _again(
-    request: requests.PreparedRequest,
-    step: Repeat,
-    start: int | None,
-    held: requests.Response,
+    request: requests.PreparedRequest, step: Repeat, start: int | None
 ) -> requests.PreparedRequest:
     """Return the identical request, naming what was approved."""
     again = request.copy()
-    body: Any = again.body
     if start is not None:
+        body: Any = again.body
         body.seek(start)
-    elif body is not None and not isinstance(body, bytes | str):
-        error = NotReplayable(
-            "Not executed. The call is approved, and its body, a stream, is used up.", held.json()
-        )
-        error.response = held
-        raise error
     again.headers["Approval-Id"] = step.approval_id
     return again
 
