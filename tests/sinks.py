@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email import message_from_bytes, policy
@@ -24,6 +25,7 @@ class Sink:
     def __init__(self) -> None:
         self.got: list[EmailMessage] = []
         self.to: list[list[str]] = []
+        self.at: list[float] = []
         self.sessions: set[int] = set()
         self.refuse: dict[str, str] = {}
         self.answer = "250 OK"
@@ -45,6 +47,7 @@ class Sink:
         assert isinstance(envelope.content, bytes)
         found = message_from_bytes(envelope.content, policy=policy.default)
         assert isinstance(found, EmailMessage)
+        self.at.append(time.perf_counter())
         self.got.append(found)
         self.to.append(list(envelope.rcpt_tos))
         if self.hang_up_after and len(self.got) % self.hang_up_after == 0:

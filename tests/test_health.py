@@ -7,11 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.core.checks import run_checks
 from django.core.management import call_command
 from django.db import connection
 from django.db.models import F
-from django.test import override_settings
+from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_q.conf import Conf
@@ -19,6 +20,7 @@ from django_q.models import OrmQ
 
 from jit_approval import clock, health, services, tasks
 from jit_approval.checks import HEALTH_TAG
+from jit_approval.checks import health as health_checks
 from jit_approval.health import Level
 from jit_approval.models import ApprovalRequest, Heartbeat, Notification
 from jit_approval.states import Outcome
@@ -308,3 +310,67 @@ def test_troubles_are_warnings_of_check_deploy() -> None:
     assert sorted(map(str, said())) == [f"jit_approval.W02{number}" for number in range(6)]
     beat()
     assert "jit_approval.W020" not in said()
+
+
+def test_each_question_has_a_check_of_its_own() -> None:
+    asked = {finding.name for finding in health.report().findings}
+    assert asked == set(health_checks._IDS)
+    assert len(set(health_checks._IDS.values())) == len(asked)
+
+
+# --- the admin's front page ------------------------------------------------------------------------------
+
+
+def now() -> Any:
+    return clock.now("default")
+
+
+def front_page(user: Any) -> str:
+    return front_page_of("/admin/", user)
+
+
+def front_page_of(path: str, user: Any) -> str:
+    client = Client()
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    answer = client.get(path)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def test_front_page_says_what_is_not_as_it_should_be_once() -> None:
+    chief = factories.user("chief", is_staff=True, is_superuser=True)
+    waiting_since(timedelta(minutes=4))
+    Notification.objects.create(
+        event="unavailable", state="failed", created_at=now(), next_attempt_at=now()
+    )
+    shown = front_page(chief)
+    for text in ("Nothing has ever swept.", "Messages not delivered: 1", "Messages given up"):
+        assert shown.count(text) == 1
+    assert "Messages not delivered" not in front_page_of("/admin/auth/user/", chief)
+
+
+def test_front_page_is_silent_where_all_is_well() -> None:
+    beat()
+    assert "messagelist" not in front_page(
+        factories.user("chief", is_staff=True, is_superuser=True)
+    )
+
+
+def test_front_page_says_nothing_to_those_who_see_no_calls_of_others() -> None:
+    bob = factories.decider("bob", is_staff=True)
+    assert "Nothing has ever swept" not in front_page(bob)
+    bob.user_permissions.add(Permission.objects.get(codename="view_heartbeat"))
+    assert "Nothing has ever swept" in front_page(type(bob).objects.get(pk=bob.pk))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_front_page_opens_where_nothing_can_be_asked() -> None:
+    chief = factories.user("chief", is_staff=True, is_superuser=True)
+    with missing(Heartbeat):
+        assert "Site administration" in front_page(chief)
+
+
+def test_heartbeats_are_read_and_never_edited() -> None:
+    beat()
+    chief = factories.user("chief", is_staff=True, is_superuser=True)
+    assert "web-1" in front_page_of("/admin/jit_approval/heartbeat/", chief)

@@ -2,6 +2,7 @@
 
 from jit_approval.admin.channel import ChannelAdmin
 from jit_approval.admin.delegation import DelegationAdmin
+from jit_approval.admin.heartbeat import HeartbeatAdmin
 from jit_approval.admin.inbox import ApprovalRequestAdmin
 from jit_approval.admin.notification import NotificationAdmin
 from jit_approval.admin.policy import ApprovalPolicyAdmin
@@ -14,5 +15,6 @@ __all__ = [
     "ChannelAdmin",
     "DecisionAdmin",
     "DelegationAdmin",
+    "HeartbeatAdmin",
     "NotificationAdmin",
 ]

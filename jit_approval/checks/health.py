@@ -18,6 +18,7 @@ _IDS = {
     "trail": "jit_approval.W026",
     "export": "jit_approval.W027",
     "verification": "jit_approval.W028",
+    "steps": "jit_approval.W029",
 }
 
 

@@ -46,7 +46,9 @@ def _options() -> argparse.Namespace:
         "--pairs", type=int, default=5000, help="pairs of un-gated and plain calls, all runs"
     )
     parser.add_argument(
-        "--timers", action="store_true", help="the clock instead: sweeps, lateness (minutes)"
+        "--timers",
+        action="store_true",
+        help="the timers instead: sweeps, lateness, how soon people are told (ten minutes)",
     )
     parser.add_argument(
         "--waiting", action="store_true", help="callers that wait on the line instead (minutes)"
@@ -110,7 +112,8 @@ def _print_timers(table: dict[str, Any]) -> None:
         limit = "" if row["limit"] is None else f"<={row['limit']} s"
         reached = {None: "", True: "reached", False: "MISSED"}[row["reached"]]
         took = f"{row['seconds'] * 1000:,.1f} ms"
-        line = f"{row['name']:<28} {row['among']:>10,} {took:>14} {each:>14} {limit:>8} {reached}"
+        floor = "" if row["floor"] is None else f"x{row['seconds'] / row['floor']:.2f} of its floor"
+        line = f"{row['name']:<38} {row['among']:>10,} {took:>14} {each:>14} {floor:>19} {limit:>8} {reached}"
         print(line.rstrip(), flush=True)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import connection
+from django_q.brokers import get_broker
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient, APIRequestFactory, force_authenticate
 
 from jit_approval import services
-from jit_approval.models import ApprovalRequest
+from jit_approval.models import ApprovalRequest, Notification
 from tests import factories
 from tests.benchmarks.models import Pair
 from tests.benchmarks.views import GatedView, PlainView
@@ -138,6 +139,12 @@ def forget() -> None:
         with connection.constraint_checks_disabled():
             for name in grown:
                 cursor.execute(f"DELETE FROM {name}")
+
+
+def forget_messages() -> None:
+    """Let everybody have been told of everything, and nothing be left to do for a worker."""
+    Notification.objects.update(state=Notification.State.SENT)
+    get_broker().purge_queue()
 
 
 def add_deciders(count: int) -> None:

@@ -1,34 +1,25 @@
-"""What deadlines cost and how late they are recorded: 100 and 10,000 due, among few calls and among very many."""
+"""What deadlines cost: 100 and 10,000 due, among few calls and among very many."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
-from django.test import override_settings
-from django_q.brokers import get_broker
 
 from jit_approval import clock, overdue, sweeping
-from jit_approval.models import ApprovalRequest, AuditEvent, Heartbeat, Notification
-from jit_approval.states import Status
-from tests import factories, mailers
-from tests.benchmarks import scenes
-from tests.races import clocks
+from jit_approval.models import ApprovalRequest, Notification
+from tests import factories
+from tests.benchmarks import scenes, shapes
+from tests.benchmarks.models import Pair
 
 MANY = {"postgresql": 1_000_000, "sqlite": 100_000}
-LATENESS_LIMIT = 1.5
-"""Seconds from deadline to record, and to the requester being told, for 99 of 100 calls."""
-
-_DEADLINES, _APART = 100, 0.2
+# Rows of one transaction of a sweep.
+_BATCH = 25
 _SERIES = {
     "postgresql": "SELECT generate_series(1, {}) AS i",
     "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i FROM n",
@@ -42,13 +33,14 @@ _NEW_ID = {"postgresql": "gen_random_uuid()", "sqlite": "lower(hex(randomblob(16
 
 @dataclass(frozen=True)
 class Timer:
-    """One row: seconds, and what that is per call that was due, in milliseconds."""
+    """One row: seconds, what that is per call that was due in milliseconds, and the floor in the same run."""
 
     name: str
     among: int
     seconds: float
     each: float | None = None
     limit: float | None = None
+    floor: float | None = None
 
     @property
     def reached(self) -> bool | None:
@@ -74,15 +66,15 @@ def all_rows() -> list[Timer]:
         cursor.execute("ANALYZE")
     found += _sweeps(template, many)
     _show_plans(template)
-    if connection.vendor == "postgresql":
-        found += _lateness(many)
     return found
 
 
 def _sweeps(template: ApprovalRequest, among: int) -> Iterator[Timer]:
     sweeper = sweeping.Sweeper()
     sweeper.record_due()
-    yield Timer("look: what is due next", among, _seconds(sweeper.look))
+    pair = Pair.objects.create(value=0).pk
+    one = _seconds(shapes.replay("R", pair))
+    yield Timer("look: what is due next", among, _seconds(sweeper.look), floor=one)
     yield Timer("sweep: nothing due", among, _seconds(sweeper.record_due))
     for due in (100, 10_000):
         _add(template, due, due="now")
@@ -90,7 +82,13 @@ def _sweeps(template: ApprovalRequest, among: int) -> Iterator[Timer]:
         done = sweeper.record_due(seconds=3600)["expired"]
         took = time.perf_counter() - began
         assert done == due, f"{done} of {due} were recorded"
-        yield Timer(f"sweep: {due:,} due", among, took, each=took / due * 1000)
+        floor = _floor(pair) * due / _BATCH
+        yield Timer(f"sweep: {due:,} due", among, took, each=took / due * 1000, floor=floor)
+
+
+def _floor(pk: int) -> float:
+    """Return the seconds of one batch that does nothing but lock, and make each row's four statements."""
+    return _seconds(shapes.replay(f"[L{'UIII' * _BATCH}]", pk))
 
 
 def _seconds(thing: Callable[[], object], rounds: int = 20) -> float:
@@ -153,50 +151,3 @@ def _show_plans(template: ApprovalRequest) -> None:
             for line in cursor.fetchall():
                 print("   ", line[-1], file=sys.stderr)
     sweeping.Sweeper().record_due()
-
-
-# --- lateness ------------------------------------------------------------------------------------------------
-
-
-def _lateness(among: int) -> Iterator[Timer]:
-    """With a clock and a worker in processes of their own: deadline to record, deadline to told."""
-    ApprovalRequest.objects.filter(due_at__isnull=False).update(due_at=None)
-    AuditEvent.objects.filter(target=Status.EXPIRED).delete()
-    Notification.objects.all().delete()
-    with override_settings(**mailers.using("django.core.mail.backends.dummy.EmailBackend")):
-        rows = [factories.held() for _ in range(_DEADLINES)]
-    Notification.objects.update(state=Notification.State.SENT)
-    get_broker().purge_queue()  # of what was swept before
-    with clocks.running(), _worker():
-        clocks.wait_for(Heartbeat.objects.exists)
-        time.sleep(3)  # The worker has started too.
-        start = clock.now("default") + timedelta(seconds=2)
-        for number, row in enumerate(rows):
-            clocks.due_at([row], start + timedelta(seconds=number * _APART))
-        told = Notification.objects.filter(event="expired", state="sent").exclude(recipient="")
-        clocks.wait_for(lambda: told.count() == len(rows), seconds=120)
-        recorded = clocks.lateness()
-        heard = sorted(
-            (at - deadline).total_seconds()
-            for at, deadline in told.values_list("sent_at", "approval_request__decide_by")
-        )
-    for name, late in (("deadline to record", recorded), ("deadline to told", heard)):
-        yield Timer(f"{name}, p50", among, late[len(late) // 2])
-        yield Timer(f"{name}, p99", among, late[len(late) * 99 // 100], limit=LATENESS_LIMIT)
-
-
-@contextmanager
-def _worker() -> Iterator[None]:
-    """A django-q2 cluster, killed with all its processes in the end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "django", "qcluster"],
-        env=clocks.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

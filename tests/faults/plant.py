@@ -51,6 +51,9 @@ class Plant:
     database: str = field(default_factory=lambda: str(connections["default"].settings_dict["NAME"]))
     approval: dict[str, Any] = field(default_factory=dict)
     workers: int = 1
+    # How often its parts look, in seconds.
+    poll: float = 0.05
+    guard_cycle: float = 0.1
     # Port and authority of an HTTPS server that seems to be on the open Internet (see `receivers`).
     internet: tuple[int, Path] | None = None
 
@@ -94,7 +97,13 @@ class Plant:
     def _queue(self) -> dict[str, Any]:
         chosen = {"ORM": None, "REDIS": REDIS} if self.broker == "redis" else {"ORM": "default"}
         names = dict.fromkeys(("PREFIX", "CLUSTER_NAME"), self.queue)
-        return {**chosen, **names, "WORKERS": self.workers, "POLL": 0.05, "GUARD_CYCLE": 0.1}
+        return {
+            **chosen,
+            **names,
+            "WORKERS": self.workers,
+            "POLL": self.poll,
+            "GUARD_CYCLE": self.guard_cycle,
+        }
 
 
 @contextmanager
