@@ -17,13 +17,15 @@ import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
-from django.test import Client
+from django.test import Client, override_settings
 from django.utils import timezone
 from guardian.shortcuts import assign_perm
 
-from jit_approval import services, tasks
+from jit_approval import keeping, services, tasks
+from jit_approval.audit import keys, seal
 from jit_approval.models import ApprovalRequest, Delegation
 from jit_approval.policies import versions
+from jit_approval.states import Outcome
 from tests import factories
 from tests.test_admin_inbox import INBOX, client_of, page
 from tests.test_admin_policy import POLICIES
@@ -225,6 +227,40 @@ def test_pages_fit_the_screen_and_run_nothing_inline(browser, live_server, bob, 
     picture(tab, f"confirm-{size}-{scheme}")
     assert not overflows(tab)
     assert tab.complaints == []
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_of_the_trail_fit_the_screen(browser, live_server, bob, size, scheme, tmp_path):
+    keys.generate("approvals.example.com/trail", tmp_path / "trail.key")
+    values = {"AUDIT_KEY_FILE": str(tmp_path / "trail.key"), "AUDIT_LOGGER": "nobody.listens"}
+    with override_settings(JIT_APPROVAL=values):
+        held = an_office()
+        used = services.consume(held["used"], state_digest=factories.STATE)
+        services.record_outcome(used, outcome=Outcome.SUCCEEDED, response_status=200)
+        seal.seal(at_once=True)
+        keeping.verify_if_due()
+        keeping.keep(1)
+        services.approve(held["customer"], by=factories.decider("dora", is_staff=True))
+        boss = factories.user("auditor", is_staff=True, is_superuser=True)
+        width, height = SIZES[size]
+        viewport = {"width": width, "height": height}
+        tab = open_as(browser, live_server, boss, viewport=viewport, color_scheme=scheme)
+        tab.goto("/admin/jit_approval/auditevent/")
+        picture(tab, f"events-{size}-{scheme}")
+        assert not overflows(tab)
+        assert "As it was signed" in tab.inner_text(".jit-integrity")
+        tab.fill("input[name=q]", "carol")
+        tab.click(".jit-search button")
+        tab.wait_for_url("**/?q=carol*")
+        assert set(tab.locator(".jit-list tbody td:nth-child(3)").all_inner_texts()) == {"carol"}
+        tab.goto(page(held["used"]))
+        picture(tab, f"receipt-{size}-{scheme}")
+        assert not overflows(tab)
+        with tab.expect_download() as download:
+            tab.click(".jit-receipt")
+        assert download.value.suggested_filename == f"receipt-{used.pk}.json"
+        assert tab.complaints == []
 
 
 def test_countdown_counts_and_ends_under_a_strict_policy(browser, live_server, bob) -> None:

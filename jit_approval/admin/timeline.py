@@ -18,7 +18,7 @@ def moment(event: AuditEvent) -> dict[str, Any]:
     """Return one line of the timeline."""
     data = said(event)
     return {
-        "what": _kinds().get(event.kind, event.kind),
+        "what": kinds().get(event.kind, event.kind),
         "kind": event.kind,
         # Who changed a group is not known here; the group and its members are.
         "by": "" if event.kind == membership.KIND else event.actor_label or _("the system"),
@@ -61,6 +61,15 @@ def said(event: AuditEvent) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
+def about(event: AuditEvent) -> str:
+    """Return what an event outside of any request is about: a policy, a delegation, an action."""
+    if event.approval_request_id is not None:
+        return "-"
+    data = said(event)
+    names = ("policy", "delegator", "stand_in", "action", "version")
+    return ", ".join(f"{name}: {data[name]}" for name in names if data.get(name)) or "-"
+
+
 def _result(kind: str, data: dict[str, Any]) -> str:
     if kind == membership.KIND:
         return _membership(data)
@@ -85,7 +94,8 @@ def _membership(data: dict[str, Any]) -> str:
     return _("%(users)s left %(group)s") % names
 
 
-def _kinds() -> dict[str, str]:
+def kinds() -> dict[str, str]:
+    """Return the kinds of events that have a name for people; the list of events has others too."""
     return {
         "held": _("Call held"),
         "vote": _("Approval given"),

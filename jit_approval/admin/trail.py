@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from jit_approval import policies
-from jit_approval.admin import timeline
+from jit_approval.admin import events
 from jit_approval.models import AuditEvent, Decision
 
 if TYPE_CHECKING:
@@ -59,19 +61,41 @@ class ReadOnlyAdmin(_ModelAdmin):
 
 @admin.register(AuditEvent)
 class AuditEventAdmin(ReadOnlyAdmin):
-    """What happened, over all requests, newest first."""
+    """What happened, over all requests, newest first; whether it is as it was signed; and as files."""
 
-    list_display = ("at", "call", "sequence", "kind", "actor_label", "about", "source", "target")
-    list_filter = ("kind", "at")
-    search_fields = ("approval_request__id", "actor_label", "hash")
+    class Media:
+        css = {"all": ("jit_approval/admin.css", "jit_approval/events.css")}
 
-    @admin.display(description=_("about"))
-    def about(self, event: AuditEvent) -> str:
-        """Return what an event outside of any request is about: a policy, a delegation, an action."""
-        data = timeline.said(event)
-        names = ("policy", "delegator", "stand_in", "action", "version")
-        told = [f"{name}: {data[name]}" for name in names if data.get(name)]
-        return ", ".join(told) if event.approval_request_id is None else "-"
+    def get_urls(self) -> list[URLPattern]:
+        """Add the download."""
+        view = self.admin_site.admin_view(self.export_view)
+        name = "jit_approval_auditevent_export"
+        return [path("export/", view, name=name), *super().get_urls()]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the list, which is a page of our own: the framework's counts the rows, and skips over pages."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            **(extra_context or {}),
+        }
+        request.current_app = self.admin_site.name
+        return events.view(context, request, self._url)
+
+    def export_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Hand out the events as they are filtered."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return events.download(request)
+
+    def _url(self, pk: Any) -> str:
+        name = "admin:jit_approval_approvalrequest_decide"
+        return reverse(name, args=[pk], current_app=self.admin_site.name)
 
 
 @admin.register(Decision)

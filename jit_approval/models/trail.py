@@ -100,6 +100,12 @@ class AuditEvent(models.Model):
                 fields=["approval_request", "sequence"], name="jit_audit_one_per_number"
             ),
         ]
+        # The list of events, page by page, by time alone, by kind, by account: streaming/selecting.py.
+        indexes = [
+            models.Index(fields=["at", "id"], name="jit_audit_time"),
+            models.Index(fields=["kind", "at", "id"], name="jit_audit_kind"),
+            models.Index(fields=["actor_label", "at", "id"], name="jit_audit_actor"),
+        ]
 
     def __str__(self) -> str:
         """Return the kind and number."""

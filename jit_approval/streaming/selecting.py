@@ -18,6 +18,9 @@ from jit_approval.audit.records import Record
 from jit_approval.models import AuditEvent, Checkpoint
 
 FORMATS = ("jsonl", "ocsf")
+WINDOW = 20_000
+"""Events that are looked through for a text in one go."""
+
 _CHUNK = 500
 
 Events = QuerySet[AuditEvent]
@@ -71,6 +74,26 @@ def older(rows: Events, mark: Mark | None, most: int) -> list[AuditEvent]:
         # The first half alone tells the database where in the index to begin.
         rows = rows.filter(Q(at__lte=mark.at), Q(at__lt=mark.at) | Q(pk__lt=mark.pk))
     return list(rows.order_by("-at", "-pk")[:most])
+
+
+def containing(
+    rows: Events, text: str, mark: Mark | None, most: int
+) -> tuple[list[AuditEvent], AuditEvent | None]:
+    """Return the newest events before the mark whose content has this text, of the next `WINDOW` events.
+
+    And the last event of these, if there are more: no index finds text, so that a page of it is looked for only so far.
+    """
+    before = rows
+    if mark is not None:
+        before = rows.filter(Q(at__lte=mark.at), Q(at__lt=mark.at) | Q(pk__lt=mark.pk))
+    plain = before.select_related(None).only("at", "pk").order_by("-at", "-pk")
+    ends = plain[WINDOW - 1 : WINDOW + 1]
+    found = list(ends)
+    last = found[0] if len(found) > 1 else None
+    if last is not None:
+        before = before.filter(Q(at__gte=last.at), Q(at__gt=last.at) | Q(pk__gte=last.pk))
+    inside = before.filter(body__icontains=text).order_by("-at", "-pk")
+    return list(inside[:most]), last
 
 
 def newer(rows: Events, mark: Mark | None, most: int) -> list[AuditEvent]:
