@@ -123,8 +123,9 @@ def test_an_outcome_says_whether_the_call_succeeded() -> None:
 
 
 def test_who_what_and_from_where_are_where_the_schema_has_them() -> None:
-    data = {"action": "customers.destroy", "ip": "192.0.2.7", "object": "Customer 42"}
-    made = ocsf.event(record(data=data), at=AT)
+    data = {"action": "customers.destroy", "object": "Customer 42"}
+    by = {"pk": "7", "label": "erin", "ip": "192.0.2.7"}
+    made = ocsf.event(record(data=data, by=by), at=AT)
     ensure_valid(made)
     assert made["actor"]["user"] == {"name": "erin", "uid": "7"}
     assert made["api"]["operation"] == "customers.destroy"

@@ -70,7 +70,7 @@ def event(found: Proven | Record, *, at: datetime, is_sealed: bool = True) -> di
         "message": _message(kind, data, body),
         "actor": {"user": _user(_mapping(body.get("by")))},
         "api": _api(kind, data, body),
-        "src_endpoint": _source(data),
+        "src_endpoint": _source(_mapping(body.get("by")), data),
         "metadata": _metadata(kind, record, body, is_sealed=is_sealed),
         "unmapped": _unmapped(found, is_sealed=is_sealed),
     }
@@ -171,8 +171,8 @@ def _api(kind: str, data: Mapping[str, Any], body: Mapping[str, Any]) -> dict[st
     return found
 
 
-def _source(data: Mapping[str, Any]) -> dict[str, Any]:
-    ip = data.get("ip")
+def _source(by: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    ip = by.get("ip") or data.get("ip")
     return {"ip": ip} if isinstance(ip, str) and ip else {"svc_name": PRODUCT["name"]}
 
 
