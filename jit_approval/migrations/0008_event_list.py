@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jit_approval", "0006_trail_tasks"),
+        ("jit_approval", "0007_append_only"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
