@@ -81,6 +81,9 @@ def _spare_testcase(alias: str) -> None:
         connections[alias].set_rollback(False)
 
 
+_turns = waiting.Turns(32)
+
+
 class WaitForApproval:
     """Keep a caller that sends `Prefer: wait` on the line until its call is decided, then make the call again.
 
@@ -117,7 +120,8 @@ class WaitForApproval:
                     break
                 del response  # it keeps the view and all it has read
                 await waiting.wait_on_loop(held, line.left(held))
-            response = await self.get_response(line.again(held))
+            async with _turns.here():
+                response = await self.get_response(line.again(held))
         return line.answer(response)
 
     def _in_thread(self, request: HttpRequest, line: _Line) -> HttpResponseBase:

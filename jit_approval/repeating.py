@@ -10,9 +10,13 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest
 from django.http.request import UnreadablePostError
 
+from jit_approval import conf
+
 _REPEAT = "_jit_approval_repeat"
 # What is only kept because somebody asked for it, or is of one pass through the stack alone.
-_NOT_OF_THE_CLIENT = ("headers", "_post", "_files", "_body", "resolver_match")
+_NOT_OF_THE_CLIENT = ("headers", "_post", "_files", "_body", "_upload_handlers", "resolver_match")
+# Who has these has been authenticated by now: it could not be done anew.
+_AUTHENTICATED = frozenset({"user", "session"})
 
 
 def is_repeat(request: HttpRequest) -> bool:
@@ -53,10 +57,13 @@ class Repeatable:
 
 
 def repeatable(request: HttpRequest) -> Repeatable | None:
-    """Return what makes the request again; None where its body is of no declared length, or too long to keep.
+    """Return what makes the request again; None where that could not be done just as the client does it.
 
-    The request itself is left as it was: unread.
+    That is: where its body is of no declared length or too long to keep, or was read; and where whoever stands in front
+    has authenticated the client, who might be somebody else by then. The request itself is left as it was, unread.
     """
+    if _AUTHENTICATED & vars(request).keys():
+        return None
     try:
         body = _body(request)
     except (RequestDataTooBig, UnreadablePostError):
@@ -70,6 +77,8 @@ def _body(request: HttpRequest) -> bytes | None:
         return None
     if vars(request).get("_read_started"):
         return None
+    if int(declared) > conf.get().MAX_BODY_BYTES:
+        return None  # nor would it be held
     if not int(declared):
         return b"" if _is_empty(request) else None
     body = request.body

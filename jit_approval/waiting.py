@@ -18,6 +18,7 @@ from datetime import datetime
 from time import monotonic
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connections
@@ -181,6 +182,19 @@ def seat(requester: Any, asked: Asked) -> Iterator[bool]:
     finally:
         if granted:
             _seats.leave(requester, asked.threaded)
+
+
+class Turns:
+    """Lets so many at once do what they were woken for: a thousand must not ask for a thousand connections."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._of: WeakKeyDictionary[Any, asyncio.Semaphore] = WeakKeyDictionary()
+
+    def here(self) -> asyncio.Semaphore:
+        """Return the turns of the running event loop."""
+        made = asyncio.Semaphore(self._at_once)
+        return self._of.setdefault(asyncio.get_running_loop(), made)
 
 
 def release_connections() -> bool:

@@ -246,6 +246,11 @@ def test_nobody_waits_under_atomic_requests(erin, settings):
             delattr(resolve(URL).func, name)
 
 
+def test_nobody_waits_where_who_they_are_could_not_be_asked_again(erin, settings):
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE[1:], MIDDLEWARE]
+    at_once(post(erin))
+
+
 def test_a_call_that_cannot_be_kept_does_not_wait(erin, settings):
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 4
     response = erin.post(

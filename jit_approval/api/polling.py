@@ -6,7 +6,6 @@ what they may see is looked up, each time. In between nothing is held: no thread
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from http import HTTPStatus
 from threading import Lock
 from time import monotonic
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user
@@ -26,11 +24,12 @@ from django.utils.functional import SimpleLazyObject
 from jit_approval import conf, problems, waiting
 from jit_approval.api.views import RequestDetailView
 
+_turns = waiting.Turns(8)
+
 Read = Callable[[HttpRequest], HttpResponseBase]
 
 # Seconds that a thread is kept for a long poll, where it takes one.
 _SHORT = 10.0
-_AT_ONCE = 8
 # A timer may be early; and of so many who look, the last looks are remembered.
 _EARLY = 0.5
 _MANY = 10_000
@@ -85,16 +84,8 @@ async def _read(
         silent = response.status_code == HTTPStatus.NOT_MODIFIED
         return response, release and silent and waiting.release_connections()
 
-    async with _turn():
+    async with _turns.here():
         return await sync_to_async(reading)()
-
-
-_turns: WeakKeyDictionary[Any, asyncio.Semaphore] = WeakKeyDictionary()
-
-
-def _turn() -> asyncio.Semaphore:
-    """Return what lets so many read at once: a thousand who are woken together must not ask for as many connections."""
-    return _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_AT_ONCE))
 
 
 def _anew(request: HttpRequest) -> HttpRequest:

@@ -39,8 +39,9 @@ def _middleware() -> Iterator[CheckMessage]:
     elif listed[0] > 0:
         yield Warning(
             f"{_PATH} is not the first in MIDDLEWARE: what stands before it is not asked again when the call of "
-            "one who waited is made, and may keep a thread or a connection while they wait.",
-            hint="List it first, unless what stands before it neither authenticates nor asks the database.",
+            "one who waited is made, and may keep a thread or a connection meanwhile. Behind sessions and "
+            "authentication nobody waits at all.",
+            hint="List it first.",
             id="jit_approval.W041",
         )
 
