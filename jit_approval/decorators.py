@@ -237,8 +237,6 @@ class PlainView(APIView):
         self.told = options
         self.target = target
         self._raised: BaseException | None = None
-        for name in _METHODS:
-            setattr(self, name, self._run)
         if options.get_object is not None:
             self.get_object = self._object
         for ours, theirs in _HOOKS.items():
@@ -303,6 +301,10 @@ class PlainView(APIView):
             raise exc
         return super().handle_exception(exc)
 
+
+for _name in _METHODS:
+    # On the class, where the checks and the inventory look; a plain view takes any of them.
+    setattr(PlainView, _name, PlainView._run)
 
 _HOOKS = {
     "context": "get_approval_context",

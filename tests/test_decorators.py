@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.contrib.auth.decorators import login_required
@@ -18,6 +19,7 @@ from rest_framework.views import APIView
 
 from jit_approval import services
 from jit_approval.decorators import requires_approval
+from jit_approval.execution import running
 from jit_approval.models import ApprovalRequest
 from jit_approval.states import Outcome, Status
 from tests import factories
@@ -295,6 +297,43 @@ def test_a_view_that_answers_methods_it_has_no_handler_for_is_gated_as_a_whole(e
     assert RAN == ["anything"]
 
 
+@pytest.mark.parametrize("multipart", [False, True])
+def test_the_server_may_run_a_plain_view_with_the_session_it_came_with(
+    bob, settings, multipart
+) -> None:
+    settings.JIT_APPROVAL = {"SECRET_KEYS": ["k" * 40]}
+    factories.policy(actions="close_year.post", execution="server")
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(factories.user())
+    client.cookies["csrftoken"] = token = "t" * 32
+    data = {"note": "a", "csrfmiddlewaretoken": token}
+    how = {} if multipart else {"content_type": "application/x-www-form-urlencoded"}
+    body: Any = data if multipart else urlencode(data)
+    held = client.post("/close/2026/", body, headers={"Accept": "text/html"}, **how)
+    assert b"do not send it again" in held.content
+    row = services.approve(ApprovalRequest.objects.get(), by=bob)
+    assert running.run(row.pk)
+    assert RAN == [("POST", 2026, "a")]
+    row.refresh_from_db()
+    assert (row.status, row.outcome) == (Status.CONSUMED, Outcome.SUCCEEDED)
+    assert client.post("/close/2026/", body, **how).json()["code"] == "approval_consumed"
+    assert len(RAN) == 1
+
+
+def test_the_server_runs_nothing_once_the_session_is_over(bob, settings) -> None:
+    settings.JIT_APPROVAL = {"SECRET_KEYS": ["k" * 40]}
+    factories.policy(actions="close_year.post", execution="server")
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(factories.user())
+    client.cookies["csrftoken"] = token = "t" * 32
+    client.post("/close/2026/", {"csrfmiddlewaretoken": token})
+    row = services.approve(ApprovalRequest.objects.get(), by=bob)
+    client.logout()
+    assert not running.run(row.pk)
+    row.refresh_from_db()
+    assert (RAN, row.status) == ([], Status.REVOKED)
+
+
 def test_a_browser_is_shown_a_page(erin) -> None:
     answer = erin.post("/close/2026/", headers={"Accept": "text/html,*/*;q=0.8"})
     assert (answer.status_code, answer["Content-Type"]) == (403, "text/html; charset=utf-8")
@@ -351,3 +390,20 @@ def test_the_inventory_lists_gated_plain_views() -> None:
 
     found = {name for name in actions.known()}
     assert {"close_year.post", "reports.export", "erase.post"} <= found
+
+
+def test_the_system_checks_find_nothing_wrong_with_gated_plain_views() -> None:
+    from django.core.checks import run_checks
+
+    found = [each for each in run_checks() if str(each.id).startswith("jit_approval")]
+    assert found == []
+
+
+def test_the_system_checks_look_at_gated_plain_views(settings) -> None:
+    from django.core.checks import run_checks
+
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        assert any("GateBeforeTransaction" in f"{each.msg} {each.hint}" for each in run_checks())
+    finally:
+        connection.settings_dict["ATOMIC_REQUESTS"] = False
