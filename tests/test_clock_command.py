@@ -21,6 +21,7 @@ from django.db import connection, connections
 from django.db.models import F
 
 from jit_approval import clock, clockwork
+from jit_approval.calls import Step
 from jit_approval.models import ApprovalRequest, AuditEvent, Heartbeat, Notification
 from jit_approval.states import Status
 from jit_approval.stopping import Stop
@@ -79,6 +80,17 @@ def test_deadline_is_recorded_as_it_passes() -> None:
         wait_for(lambda: expired() == 1)
     event = AuditEvent.objects.get(approval_request=row, target=Status.EXPIRED)
     assert timedelta(0) <= event.at - row.decide_by < timedelta(seconds=1)
+
+
+def test_step_on_silence_is_taken_as_its_moment_comes() -> None:
+    factories.decider("bob")
+    with running():
+        time.sleep(0.3)  # It sleeps already.
+        steps = (Step(after=timedelta(seconds=1), deciders=True),)
+        row = factories.held(terms={"steps": steps})
+        taken = AuditEvent.objects.filter(approval_request=row, kind="escalated")
+        wait_for(taken.exists)
+    assert taken.get().at >= row.created_at + timedelta(seconds=1)
 
 
 def test_message_whose_task_was_lost_is_sent_by_the_clock() -> None:
