@@ -96,8 +96,8 @@ def record(kind: str = "held", request: str | None = "r-1", **more: Any) -> Reco
 
 
 KINDS = [
-    "held", "vote", "approved", "rejected", "cancelled", "expired", "revoked", "consumed", "outcome", "settled",
-    "allowed", "denied", "observed", "unavailable", "erased", "policy_changed", "delegated", "something new",
+    "held", "escalated", "vote", "approved", "rejected", "cancelled", "expired", "revoked", "consumed", "outcome",
+    "settled", "allowed", "denied", "observed", "unavailable", "erased", "policy_changed", "delegated", "something new",
 ]  # fmt: skip
 
 

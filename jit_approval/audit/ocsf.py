@@ -29,6 +29,7 @@ _ACTIVITIES = {
     "held": _CREATE,
     **dict.fromkeys(
         [
+            "escalated",
             "vote",
             "approved",
             "rejected",
@@ -48,6 +49,7 @@ _SEVERITIES = {
     "rejected": _LOW,
     "denied": _LOW,
     "revoked": _LOW,
+    "escalated": _LOW,
     "unavailable": _MEDIUM,
     "erased": _MEDIUM,
 }
