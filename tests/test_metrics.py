@@ -20,7 +20,7 @@ from django.test.utils import CaptureQueriesContext
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from jit_approval import clock, metrics, services, tasks
+from jit_approval import clock, metrics, policies, services, tasks
 from jit_approval.metrics import tallies, views
 from jit_approval.models import ApprovalRequest, AuditEvent, Notification
 from jit_approval.states import Outcome
@@ -114,6 +114,15 @@ def test_each_way_of_a_call_is_counted(collector: metrics.Collector, bob: Any) -
     }
     assert {name: found[name] for name in expected} == expected
     assert 'last_sweep_timestamp_seconds{kind="schedule"}' in found
+
+
+def test_steps_on_silence_are_counted(collector: metrics.Collector, bob: Any) -> None:
+    row = factories.held(terms=vars(policies.terms(None)))
+    passed = 0.6 * (row.decide_by - row.created_at)
+    back = {name: F(name) - passed for name in ("created_at", "decide_by", "due_at", "wake_at")}
+    ApprovalRequest.objects.filter(pk=row.pk).update(**back)
+    tasks.sweep()
+    assert scrape(collector)["escalated_total"] == 1
 
 
 def test_nothing_happened_is_zero_and_not_absent(collector: metrics.Collector) -> None:

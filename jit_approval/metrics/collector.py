@@ -76,6 +76,7 @@ def _of_events(happened: Counter[tuple[str, str]]) -> Iterator[Metric]:
         kinds[kind] += count
     plain = {
         "held": "Calls that were held.",
+        "escalated": "Steps on silence that were taken.",
         "consumed": "Approvals that were spent: calls that ran.",
         "cancelled": "Held calls that were withdrawn.",
         "revoked": "Approvals that were taken back.",
