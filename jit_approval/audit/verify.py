@@ -145,12 +145,19 @@ def _with_progress(items: Iterator[_Item], source: Folder | Selection) -> Iterat
     for number, item in enumerate(items):
         if number % 1000 == 0 and monotonic() - shown > 0.2:
             shown = monotonic()
-            done = min(source.done / total, 1.0)
-            bar = "#" * int(done * 30)
-            print(
-                f"\r[{bar:<30}] {done:4.0%} {number:,} events", end="", file=sys.stderr, flush=True
-            )
+            show_progress(min(source.done / total, 1.0), number)
         yield item
+    end_progress()
+
+
+def show_progress(done: float, number: int) -> None:
+    """Draw the bar: how far (0 to 1), and how many events."""
+    bar = "#" * int(done * 30)
+    print(f"\r[{bar:<30}] {done:4.0%} {number:,} events", end="", file=sys.stderr, flush=True)
+
+
+def end_progress() -> None:
+    """Remove the bar."""
     print("\r" + " " * 70 + "\r", end="", file=sys.stderr, flush=True)
 
 

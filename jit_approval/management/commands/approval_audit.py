@@ -168,13 +168,21 @@ def _verified(
 ) -> findings.Report:
     """Verify, and write down what came out: where that is not allowed, it is verified all the same."""
     at = clock.now(places.database())
-    report = live.verify(trusted, kept)
+    if sys.stderr.isatty():
+        report = live.verify(trusted, kept, watch=_watched)
+        offline.end_progress()
+    else:
+        report = live.verify(trusted, kept)
     try:
         source = Verification.Source.COMMAND
         keeping.record(report, at=at, key_given=key_given, source=source)
     except Error as error:
         report.warnings.append(f"what was found could not be written down: {error}")
     return report
+
+
+def _watched(done: int, total: int) -> None:
+    offline.show_progress(done / max(total, 1), done)
 
 
 def _add_events(parser: CommandParser) -> None:
