@@ -18,7 +18,7 @@ class JitApprovalConfig(AppConfig):
 
     def ready(self) -> None:
         """Connect what waits for a signal, and register the checks."""
-        from jit_approval import checks, departures, membership, policy_changes
+        from jit_approval import checks, departures, erasure, membership, policy_changes
         from jit_approval.policies import receivers
 
         checks.register_all()
@@ -26,6 +26,7 @@ class JitApprovalConfig(AppConfig):
         membership.connect()
         departures.connect()
         policy_changes.connect()
+        erasure.connect()
         post_migrate.connect(_schedule, sender=self, dispatch_uid="jit_approval.schedule")
         post_migrate.connect(_protect, sender=self, dispatch_uid="jit_approval.appendonly")
 

@@ -82,6 +82,8 @@ class Settings:
 
     # Whether a policy changed in the admin, or by the command, waits for another person's approval.
     GATE_POLICY_CHANGES: bool = False
+    # Whether erasing contents of the audit trail does; it does where changes of policies do.
+    GATE_ERASURE: bool = False
     # Told, beside a policy's own fallback, when a call finds nobody who could decide it, or has nobody left.
     FALLBACK_ADDRESSES: tuple[str, ...] = ()
 

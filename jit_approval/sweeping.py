@@ -17,7 +17,7 @@ from uuid import UUID
 from django.db import connections
 from django.db.models import Model, QuerySet
 
-from jit_approval import clock, escalating, overdue, policies, policy_changes, queue
+from jit_approval import clock, erasure, escalating, overdue, policies, policy_changes, queue
 from jit_approval.clock import DatabaseNow
 from jit_approval.models import ApprovalRequest, Notification, StoredAnswer, StoredCall
 from jit_approval.notifications import delivery
@@ -134,9 +134,9 @@ class Sweeper:
         return counts, late
 
     def make_changes(self) -> int:
-        """Make the approved changes of policies that a dead process left; return how many."""
+        """Make the approved changes of policies, and erasures, that nobody made yet; return how many."""
         try:
-            return policy_changes.make_all()
+            return policy_changes.make_all() + erasure.make_all()
         except Exception:
             if not _is_alive():
                 raise

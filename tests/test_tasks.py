@@ -261,7 +261,7 @@ def test_sweep_with_nothing_to_do_asks_a_handful_of_indexed_questions() -> None:
     asked = [query["sql"] for query in captured if query["sql"].startswith(("SELECT", "UPDATE"))]
     # Changes, deadlines, policies with pending requests and their deciders, steps, two kinds of messages not
     # worth sending, messages, calls to run, the heartbeat.
-    assert len(asked) == 10, asked
+    assert len(asked) == 11, asked
 
 
 def test_rows_that_are_due_are_few_statements_each() -> None:

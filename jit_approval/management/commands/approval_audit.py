@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error, connections
 from django.utils.translation import gettext as _
 
-from jit_approval import appendonly, clock, conf, keeping
+from jit_approval import appendonly, clock, commands, conf, erasure, keeping
 from jit_approval.audit import export, findings, keys, live, notes, places, seal
 from jit_approval.audit import verify as offline
+from jit_approval.exceptions import ApprovalError
 from jit_approval.models import Verification
 from jit_approval.streaming import pump, selecting, standing
 
@@ -51,6 +54,20 @@ class Command(BaseCommand):
         rotated.add_argument(
             "--to", required=True, type=Path, help=_("The new private key's file.")
         )
+        erased = verbs.add_parser(
+            "erase",
+            help=_("Erase all about a person; hashes stay. Exits 3 where it waits for approval."),
+        )
+        erased.add_argument("--subject", required=True, metavar="USER", help=_("Whose data."))
+        pruned = verbs.add_parser(
+            "prune", help=_("Erase all that ended long ago; hashes stay. Exits 3 where it waits.")
+        )
+        pruned.add_argument(
+            "--older-than", required=True, type=int, metavar="DAYS", help=_("How long ago.")
+        )
+        for parser in (erased, pruned):
+            parser.add_argument("--as", dest="author", required=True, metavar="USER")
+            parser.add_argument("--reason", default="", help=_("Why."))
         verbs.add_parser(
             "protect", help=_("Make the triggers anew that keep the trail append-only.")
         )
@@ -98,6 +115,43 @@ class Command(BaseCommand):
         ) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(str(new.verifier))
+
+    def _erase(self, options: dict[str, Any]) -> None:
+        self._take_away(erasure.Scope(subject=options["subject"]), options)
+
+    def _prune(self, options: dict[str, Any]) -> None:
+        if options["older_than"] < 1:
+            raise CommandError(_("--older-than is a number of days, 1 or more."))
+        now = clock.now(places.database()).replace(hour=0, minute=0, second=0, microsecond=0)
+        before = now - timedelta(days=options["older_than"])
+        self._take_away(erasure.Scope(before=before), options)
+
+    def _take_away(self, scope: erasure.Scope, options: dict[str, Any]) -> None:
+        users = get_user_model()
+        rows = users._base_manager.using(places.database())
+        by = rows.filter(**{users.USERNAME_FIELD: options["author"]}).first()
+        if by is None:
+            raise CommandError(_("There is no user %r.") % options["author"])
+        try:
+            if seal.is_configured():
+                seal.seal(at_once=True)
+            if erasure.is_gated():
+                row = erasure.propose(scope, by=by, reason=options["reason"])
+                self.stdout.write(_("It waits for approval: %s") % row.pk)
+                sys.exit(commands.HELD)
+            done = erasure.erase(scope, by=by, reason=options["reason"])
+            if seal.is_configured():
+                seal.seal(at_once=True)
+        except (
+            erasure.ErasureRefused,
+            PermissionDenied,
+            ApprovalError,
+            keys.KeyUnavailable,
+            seal.SealRefused,
+            export.ExportFailed,
+        ) as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(f"events={done.events} requests={done.requests}")
 
     def _protect(self, options: dict[str, Any]) -> None:
         connection = connections[places.database()]
