@@ -163,7 +163,9 @@ def approve(
         until = row.now + row.usable_within
         changes = {**weighed, "decided_at": row.now, "usable_until": until, "due_at": until}
         changes |= {"warned": False, "wake_at": ladder.use_notice(row, row.now, until)}
-        row = transitions.move(
+        if row.execution == Execution.SERVER:
+            _hand_to_server(row, alias)  # first: messages are in less of a hurry
+        return transitions.move(
             row,
             to=Status.APPROVED,
             by=by,
@@ -172,9 +174,6 @@ def approve(
             data=data,
             origin=_as_person(origin, standing.person),
         )
-        if row.execution == Execution.SERVER:
-            _hand_to_server(row, alias)
-        return row
 
 
 def reject(

@@ -13,6 +13,7 @@ from os import environ
 from typing import Any
 
 import pytest
+from django.db import connection
 from rest_framework.test import APIClient
 
 from jit_approval import execution, replays, secrets, services
@@ -34,10 +35,13 @@ Mutation = Callable[[random.Random, Environ, bytes], tuple[Environ, bytes]]
 
 
 @pytest.fixture
-def caller(settings: Any) -> Caller:
+def caller(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Caller:
     settings.JIT_APPROVAL = {"SECRET_KEYS": ["k" * 40]}
     settings.ALLOWED_HOSTS = ["*"]
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.middleware.locale.LocaleMiddleware"]
+    # A connection for each of so many calls is most of what they would take.
+    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", None)
+    connection.close()
     RUNS.clear()
     long = {"usable_within": timedelta(days=1)}
     factories.policy(actions="customers.update", execution="server", priority=1, **long)
@@ -128,10 +132,10 @@ def mutated(
 # --- through the stack ------------------------------------------------------------------------------------
 
 
-def sent(env: Environ, body: bytes) -> Any:
+def sent(client: APIClient, env: Environ, body: bytes) -> Any:
     """The answer to a caller's own call."""
     wsgi = {"wsgi.url_scheme": "http", **env, "CONTENT_LENGTH": str(len(body))}
-    return APIClient(raise_request_exception=False).generic(
+    return client.generic(
         wsgi.pop("REQUEST_METHOD"),
         "/",
         body,
@@ -163,14 +167,15 @@ def test_no_call_with_one_part_changed_runs(caller: Caller, caplog: Any) -> None
     call = kept.of_text(secrets.unseal(stored.sealed, bound_to=keeping.bound_to(by_server)))
     env = {**call.environ, "HTTP_HOST": "testserver"}
     # The same by the caller, under another policy: a POST to the list.
+    client = APIClient(raise_request_exception=False)
     own = {**env, "REQUEST_METHOD": "POST", "PATH_INFO": "/api/customers/"}
-    grant = caller.approve(sent(own, BODY))
+    grant = caller.approve(sent(client, own, BODY))
     seed = random.randrange(2**32)
     chance, tried = random.Random(seed), Counter[str]()
     for number in range(CASES):
         if number % 2:
             name, new, body = mutated(chance, own, BODY, other)
-            answer = sent(new, body)
+            answer = sent(client, new, body)
             assert answer.status_code >= 300 or new["REQUEST_METHOD"] == "GET", (seed, name, new)
         else:
             name, new, body = mutated(chance, call.environ, BODY, other)
@@ -181,6 +186,6 @@ def test_no_call_with_one_part_changed_runs(caller: Caller, caplog: Any) -> None
         assert Customer.objects.count() == 2, (seed, name, new, body)
     assert {factories.fresh(row).status for row in (by_server, grant)} == {Status.APPROVED}
     # Unchanged, both run: what has been tried was one change away.
-    assert sent(own, BODY).status_code == 201
+    assert sent(client, own, BODY).status_code == 201
     assert execution.run(by_server.pk)
     print(f"\n{CASES} changes, 0 run: {dict(tried)}")

@@ -53,6 +53,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--waiting", action="store_true", help="callers that wait on the line instead (minutes)"
     )
+    parser.add_argument(
+        "--server-run", action="store_true", help="calls that the server runs instead (a minute)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser.parse_args()
 
@@ -69,7 +72,8 @@ def _warn_if_busy() -> None:
 def _measure(database: str, options: argparse.Namespace) -> dict[str, Any] | None:
     """Measure in a process of its own: Django's settings name one database."""
     numbers = map(str, (options.runs, options.rounds, options.pairs))
-    kind = "timers" if options.timers else "waiting" if options.waiting else "calls"
+    kinds = ("timers", "waiting", "server_run")
+    kind = next((each for each in kinds if getattr(options, each)), "calls")
     command = [sys.executable, "-m", "tests.benchmarks.run", database, *numbers, kind]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == NOT_REACHABLE:

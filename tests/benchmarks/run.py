@@ -14,7 +14,7 @@ _TARGETS = {"sqlite": 2.6, "postgres": 1.8}
 
 
 def main(database: str, runs: int, rounds: int, pairs: int, kind: str) -> int:
-    """Measure on `database` and write the rows: of `calls`, of `timers` or of callers `waiting`."""
+    """Measure on `database` and write the rows: of `calls`, `timers`, callers `waiting`, or a `server_run`."""
     os.environ |= {
         "DJANGO_SETTINGS_MODULE": "tests.benchmarks.settings",
         "JIT_TEST_DB": database,
@@ -43,6 +43,12 @@ def main(database: str, runs: int, rounds: int, pairs: int, kind: str) -> int:
             from tests.benchmarks import waiting
 
             found = [row.as_dict() for row in waiting.all_rows()]
+            json.dump({"database": database, "rows": [], "waiting": found}, sys.stdout)
+            return 0
+        if kind == "server_run":
+            from tests.benchmarks import server_run
+
+            found = [row.as_dict() for row in server_run.all_rows()]
             json.dump({"database": database, "rows": [], "waiting": found}, sys.stdout)
             return 0
         if kind == "timers":

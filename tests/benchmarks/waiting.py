@@ -53,7 +53,8 @@ class Row:
         return {**asdict(self), "reached": self.reached}
 
 
-def _of(name: str, taken: list[float], limit: float | None = None) -> Row:
+def of(name: str, taken: list[float], limit: float | None = None) -> Row:
+    """Return the row of these milliseconds."""
     cuts = quantiles(taken, n=100, method="inclusive")
     return Row(name, len(taken), cuts[49], cuts[98], limit=limit)
 
@@ -124,7 +125,7 @@ def _floor() -> Row:
             mouth.execute("SELECT pg_notify('benchmark', %s)", [str(time.monotonic_ns())])
             time.sleep(0.005)
         listening.join()
-    return _of("floor: a NOTIFY is heard", [each / 1e6 for each in heard])
+    return of("floor: a NOTIFY is heard", [each / 1e6 for each in heard])
 
 
 @contextmanager
@@ -145,7 +146,7 @@ async def _threads(people: _People, folder: Path, waiters: int) -> list[Row]:
             numbers = range(number, number + threads - 2)
             taken += (await _served(server, people, numbers))[0]
             number = numbers.stop
-    return [_of("gunicorn gthread: approved -> runs", taken, LIMITS[connection.vendor])]
+    return [of("gunicorn gthread: approved -> runs", taken, LIMITS[connection.vendor])]
 
 
 async def _served(
@@ -188,9 +189,9 @@ async def _loop(server: Server, people: _People, waiters: int) -> list[Row]:
     numbers = range(waiters, 2 * waiters)
     assert sorted(n for n in server.runs if n in numbers) == list(numbers), "each ran once"
     return [
-        _of("uvicorn: approved -> runs", ran, LIMITS[connection.vendor]),
-        _of("uvicorn: approved -> answered", heard),
-        _of(f"/health while {waiters} wait", quiet, _HEALTH_LIMIT),
+        of("uvicorn: approved -> runs", ran, LIMITS[connection.vendor]),
+        of("uvicorn: approved -> answered", heard),
+        of(f"/health while {waiters} wait", quiet, _HEALTH_LIMIT),
     ]
 
 
