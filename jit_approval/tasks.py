@@ -61,8 +61,17 @@ def sweep() -> dict[str, int]:
     It ends within a minute. What raises is logged and left for a later sweep. That it ran is written down, for
     `health` to see.
     """
-    counts = _sweeper.sweep()
-    _pulse.add(counts, _sweeper.lateness)
+    return _swept(_sweeper)
+
+
+def sweep_here() -> dict[str, int]:
+    """Do the same, and run approved calls in this process: for where no cluster may be there to take a task."""
+    return _swept(Sweeper(run=execution.run))
+
+
+def _swept(sweeper: Sweeper) -> dict[str, int]:
+    counts = sweeper.sweep()
+    _pulse.add(counts, sweeper.lateness)
     _pulse.beat()
     return counts | keeping.keep(_TRAIL)
 

@@ -406,3 +406,45 @@ def test_a_rejected_call_has_no_answer(caller):
     row = held(caller)
     services.reject(row, by=caller.bob, comment="no")
     assert result(caller, row).json()["code"] == "approval_rejected"
+
+
+@pytest.mark.parametrize("route", ["outerungated", "permissionspermethod", "wrapped"])
+@pytest.mark.urls("tests.testapp.odd_urls")
+def test_where_it_is_not_sure_that_the_gate_is_asked_again_the_requester_repeats(
+    caller, policy, route
+):
+    policy.actions = "*"
+    policy.save()
+    response = caller.send(f"/{route}/")
+    assert response.status_code == 403
+    assert ApprovalRequest.objects.get().execution == Execution.CALLER
+    assert not StoredCall.objects.exists()
+
+
+def test_the_command_runs_calls_where_no_cluster_takes_a_task(caller, capsys):
+    from django.core.management import call_command
+
+    row = approved(caller)
+    StoredCall.objects.update(next_attempt_at=row.created_at - timedelta(minutes=1))
+    call_command("approval_sweep")
+    assert len(RUNS) == 1
+    assert "run=1" in capsys.readouterr().out
+
+
+def test_the_scheduled_sweep_gives_it_to_a_task(caller):
+    from django_q.models import OrmQ
+
+    row = approved(caller)
+    StoredCall.objects.update(next_attempt_at=row.created_at - timedelta(minutes=1))
+    OrmQ.objects.all().delete()
+    assert tasks.sweep()["run"] == 1
+    assert RUNS == []
+    assert services.RUN in [task.task["func"] for task in OrmQ.objects.all()]
+
+
+def test_policies_of_which_the_server_cannot_keep_calls_are_warned_of(policy, settings):
+    from jit_approval.checks import policies as checks
+
+    assert "jit_approval.W017" not in [found.id for found in checks.check(["default"])]
+    settings.JIT_APPROVAL = {}
+    assert "jit_approval.W017" in [found.id for found in checks.check(["default"])]

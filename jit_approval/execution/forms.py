@@ -35,7 +35,7 @@ def as_bytes(request: Request) -> bytes:
     uploads = [upload for _, found in body.lists_of(files) for upload in found]
     if len(uploads) == 1 and not form:
         return _content(uploads[0])
-    raise ValueError("The body was read by a parser that leaves nothing of it.")
+    raise ValueError("its body was read by a parser that leaves nothing of it")
 
 
 def is_same(request: Request, form: Any, files: Any) -> bool:
@@ -50,12 +50,12 @@ def _media_type(request: Request) -> tuple[str, dict[str, str]]:
 
 def _multipart(boundary: str, form: Any, files: Any) -> bytes:
     if not boundary or not isinstance(form, MultiValueDict):
-        raise ValueError("The form was read by a parser that leaves nothing of it.")
+        raise ValueError("its form was read by a parser that leaves nothing of it")
     pieces = []
     for name, values in form.lists():
         for value in values:
             if not isinstance(value, str):
-                raise ValueError("The form has a value that is no text.")
+                raise ValueError("its form has a value that is no text")
             head = f'Content-Disposition: form-data; name="{_quoted(name)}"'
             pieces.append(_part(boundary, head, value.encode()))
     for name, uploads in body.lists_of(files):

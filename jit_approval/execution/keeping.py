@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from rest_framework.request import Request
 
@@ -23,7 +24,10 @@ logger = logging.getLogger(__name__)
 Store = Callable[[ApprovalRequest, str], None]
 
 NO_KEY = "it has no key to keep it under (SECRET_KEYS)"
-_NO_GATE = "its view does not list the gate in permission_classes, or decides itself when to ask it"
+_NO_GATE = (
+    "its view does not list the gate in permission_classes, decides itself when to ask it, "
+    "or calls another that does"
+)
 
 
 def prepare(request: Request, terms: Terms) -> tuple[Terms, Store | None, str]:
@@ -53,5 +57,14 @@ def _ensure_ready(request: Request) -> None:
     if not secrets.is_ready():
         raise kept.CannotBeKept(NO_KEY)
     match = request._request.resolver_match
-    if match is None or not middleware.carries_gate(match.func):
+    view = type((request.parser_context or {}).get("view"))
+    if (
+        match is None
+        or not middleware.carries_gate(match.func)
+        or _class_of(match.func) is not view
+    ):
         raise kept.CannotBeKept(_NO_GATE)
+
+
+def _class_of(callback: Any) -> Any:
+    return getattr(callback, "cls", None)

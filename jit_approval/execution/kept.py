@@ -1,8 +1,8 @@
 """An HTTP call as it is kept, and as it is made again: the same bytes, from the same address, under the same names.
 
 What is kept is on a list: what identifies the call, the credential it came with, and what middleware reads to know
-host, scheme, language and client. A header that is not on it (`REPLAY_HEADERS` adds to it) is not there the
-second time; where it was bound, the fingerprint differs, and the call does not run.
+host, scheme, language and client; `REPLAY_HEADERS` adds to it. A call with a header that is neither on it nor known
+to mean nothing to a view is not kept: a view that looks for `X-Dry-Run` must not miss it the second time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -35,7 +36,6 @@ _ENVIRON = (
     "RAW_URI",
     "REQUEST_URI",
 )
-# Not REMOTE_USER, nor what a web server says of a client's certificate: nobody would check them anew.
 _HEADERS = (
     "Accept",
     "Accept-Language",
@@ -48,6 +48,7 @@ _HEADERS = (
     "Host",
     "Idempotency-Key",
     "If-Match",
+    "If-None-Match",
     "If-Unmodified-Since",
     "Origin",
     "Referer",
@@ -60,6 +61,37 @@ _HEADERS = (
     "X-Real-IP",
     "X-Requested-With",
 )
+# What is between a client and a server, or tells how to watch the call, not what it is.
+_LEFT_OUT = frozenset(
+    {
+        "HTTP_ACCEPT_CHARSET",
+        "HTTP_ACCEPT_ENCODING",
+        "HTTP_APPROVAL_ID",
+        "HTTP_BAGGAGE",
+        "HTTP_CACHE_CONTROL",
+        "HTTP_CONNECTION",
+        "HTTP_CONTENT_ENCODING",  # of a gated call: none, or "identity"
+        "HTTP_DNT",
+        "HTTP_EXPECT",
+        "HTTP_KEEP_ALIVE",
+        "HTTP_PRAGMA",
+        "HTTP_PREFER",
+        "HTTP_PRIORITY",
+        "HTTP_TE",
+        "HTTP_TRACEPARENT",
+        "HTTP_TRACESTATE",
+        "HTTP_UPGRADE_INSECURE_REQUESTS",
+        "HTTP_VIA",
+        "HTTP_X_AMZN_TRACE_ID",
+        "HTTP_X_CLOUD_TRACE_CONTEXT",
+        "HTTP_X_CORRELATION_ID",
+        "HTTP_X_REQUEST_ID",
+    }
+)
+# Fetch metadata and client hints of browsers.
+_LEFT_OUT_TOO = "HTTP_SEC_"
+# What a web server vouches for, and nobody would check anew.
+_VOUCHED = ("REMOTE_USER", "SSL_CLIENT_VERIFY", "SSL_CLIENT_S_DN")
 _VERSION = 1
 
 
@@ -103,17 +135,20 @@ def of_request(request: Request) -> Kept:
     """Return a live call, whose body has been read and bound.
 
     Raises:
-        CannotBeKept: its body is no longer there, or cannot be put together as it was.
+        CannotBeKept: its body is no longer there, or cannot be put together as it was; or there is more to it
+            than what is kept.
     """
     http = request._request
     meta = http.META
-    found = {name: str(meta[name]) for name in (*_ENVIRON, *_header_names()) if name in meta}
+    names = (*_ENVIRON, *_header_names())
+    _ensure_complete(meta, names)
+    found = {name: str(meta[name]) for name in names if name in meta}
     found["SCRIPT_NAME"] = _as_wsgi(meta.get("SCRIPT_NAME", ""))
     found["PATH_INFO"] = _as_wsgi(meta.get("PATH_INFO", ""))
     found |= _as_sent(getattr(http, "scope", {}))
     made = Kept(found, http._get_scheme() or "http", _body(request))  # type: ignore[attr-defined]
     if forms.is_form(request) and not _is_same_form(request, made):
-        raise CannotBeKept("The form cannot be put together again as it was sent.")
+        raise CannotBeKept("its form cannot be put together again as it was sent")
     return made
 
 
@@ -132,6 +167,16 @@ def rebuilt(kept: Kept) -> WSGIRequest:
     if kept.body:
         environ["CONTENT_LENGTH"] = str(len(kept.body))
     return WSGIRequest(environ)
+
+
+def _ensure_complete(meta: Mapping[str, Any], names: Collection[str]) -> None:
+    if any(meta.get(name) for name in _VOUCHED):
+        raise CannotBeKept("the web server vouches for its user, and would not do so again")
+    for name in meta:
+        known = name in names or name in _LEFT_OUT or name.startswith(_LEFT_OUT_TOO)
+        if name.startswith("HTTP_") and not known:
+            header = name.removeprefix("HTTP_").replace("_", "-").title()
+            raise CannotBeKept(f"it has a header that is not kept, {header} (REPLAY_HEADERS)")
 
 
 def _header_names() -> list[str]:

@@ -18,7 +18,7 @@ from jit_approval.models import ApprovalRequest, Notification, StoredCall
 from jit_approval.states import Outcome, Status
 from jit_approval.sweeping import Sweeper
 from tests import factories
-from tests.races import kills, runners
+from tests.races import kills, processes, runners
 
 pytestmark = [
     pytest.mark.race,
@@ -98,3 +98,17 @@ def settle() -> None:
         assert time.monotonic() < until
         sweep()
         time.sleep(0.1)
+
+
+def test_of_many_workers_one_runs_a_call(tokens: tuple[str, str], runs_file: Path) -> None:
+    calls, workers = 5, 6
+    pks = [
+        runners.call(runners.client(tokens[0]), number)["Approval-Id"] for number in range(calls)
+    ]
+    for pk in pks:
+        assert runners.client(tokens[1]).post(f"/approvals/{pk}/approve/").status_code == 200
+    told = processes.race(
+        kills.run_all, *[(str(runs_file), pks)] * workers, settings=kills.SETTINGS
+    )
+    assert sum(told) == calls
+    assert Counter(runs_file.read_text().split()) == {str(number): 1 for number in range(calls)}

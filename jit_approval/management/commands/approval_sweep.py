@@ -11,11 +11,11 @@ from jit_approval import tasks
 
 
 class Command(BaseCommand):
-    """Runs `tasks.sweep` in this process and says what it did."""
+    """Runs `tasks.sweep_here` in this process and says what it did."""
 
     help = _("Expire what is overdue, close runs without an end, send what was not sent. Once.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print how many of each."""
-        counts = tasks.sweep()
+        counts = tasks.sweep_here()
         self.stdout.write(" ".join(f"{name}={count}" for name, count in counts.items()))
