@@ -209,6 +209,18 @@ def test_page_shows_who_was_told_and_who_is_next() -> None:
     assert "the end is near" in shown and "Next, in" in shown
 
 
+def test_requester_is_not_shown_who_is_asked() -> None:
+    factories.decider("bob")
+    erin = factories.user("erin", is_staff=True)
+    row = held(None, erin)
+    deliver_all(row)
+    pass_time(row, 60)
+    climb()
+    shown = page_of(row, erin)
+    assert "<b>Escalated</b>" in shown and "deciders again" not in shown
+    assert "Who was told" not in shown and "bob" not in shown
+
+
 def test_page_of_a_decided_call_has_nothing_ahead() -> None:
     bob = factories.decider("bob", is_staff=True)
     row = held()

@@ -569,6 +569,27 @@ def test_deciders_lost_past_all_signals_are_found_by_the_sweep(bob) -> None:
         assert [said["early"] for said in events(row)] == [True, True]
 
 
+def test_requester_hastens_no_escalation_by_naming_the_deciders_as_stand_ins(
+    bob, django_capture_on_commit_callbacks
+) -> None:
+    from jit_approval.models import Delegation
+
+    erin, friend = factories.decider("erin"), factories.user("friend")
+    policy = factories.policy(decide_within=WINDOW)
+    step(policy, 90, users=[friend], may_decide=True)
+    row, now = held(policy, erin), clock.now("default")
+    with django_capture_on_commit_callbacks(execute=True):
+        Delegation.objects.create(
+            delegator=erin,
+            stand_in=bob,
+            starts_at=now - timedelta(hours=1),
+            ends_at=now + timedelta(hours=1),
+        )
+    assert not policies.may_decide(bob, row)
+    tasks.sweep()
+    assert climb()["steps"] == 0 and events(row) == []
+
+
 def test_enough_deciders_left_is_no_reason_to_escalate(
     bob, django_capture_on_commit_callbacks
 ) -> None:

@@ -9,7 +9,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 
-from jit_approval import conf, policies
+from jit_approval import conf, policies, services
 from jit_approval.admin import (
     access,
     deadline,
@@ -59,6 +59,8 @@ def _render(
 ) -> HttpResponse:
     result = result or Result()
     events = list(row.audit_events.order_by("sequence"))
+    # Who is asked is not for a requester to know, nor whom to ask next.
+    is_own = services.stands_behind(request.user, row)
     context = {
         **page.admin_site.each_context(request),
         "title": f"{row.action} [{row.match_code}]",
@@ -82,16 +84,19 @@ def _render(
         "version_url": _version_url(page, request, row),
         "usable_for": deadline.as_words(row.usable_within),
         "earlier": _earlier(page, request, row),
-        "told": ladder.told(row),
-        "ahead": ladder.ahead(row),
+        **({} if is_own else _climbed(row)),
         "nobody_left": ladder.last_resort(row),
-        "timeline": [timeline.moment(event) for event in events],
+        "timeline": [timeline.moment(event, is_own=is_own) for event in events],
         "no_receipt": issuing.why_not(row),
         "trail_is_sound": timeline.is_sound(row, events),
     }
     request.current_app = page.admin_site.name
     template = "admin/jit_approval/decide.html"
     return TemplateResponse(request, template, context, status=result.status)
+
+
+def _climbed(row: ApprovalRequest) -> dict[str, Any]:
+    return {"told": ladder.told(row), "ahead": ladder.ahead(row)}
 
 
 def _as_text(value: Any) -> str:

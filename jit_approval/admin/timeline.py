@@ -14,9 +14,9 @@ from jit_approval.audit import chain
 from jit_approval.models import ApprovalRequest, AuditEvent
 
 
-def moment(event: AuditEvent) -> dict[str, Any]:
-    """Return one line of the timeline."""
-    data = said(event)
+def moment(event: AuditEvent, *, is_own: bool = False) -> dict[str, Any]:
+    """Return one line of the timeline. `is_own`: for who made the call, and is not told whom a step asked."""
+    data = {} if is_own and event.kind == escalating.KIND else said(event)
     return {
         "what": kinds().get(event.kind, event.kind),
         "kind": event.kind,
@@ -73,7 +73,7 @@ def about(event: AuditEvent) -> str:
 def _result(kind: str, data: dict[str, Any]) -> str:
     if kind == membership.KIND:
         return _membership(data)
-    if kind == escalating.KIND:
+    if kind == escalating.KIND and data:
         return ladder.as_words(data)
     return " ".join(str(data[key]) for key in ("outcome", "status", "exception") if data.get(key))
 

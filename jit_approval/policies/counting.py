@@ -88,6 +88,7 @@ def is_reachable_still(approval_request: ApprovalRequest) -> bool:
     """Tell whether those who may decide this request now, ladder included, could still meet its quorum.
 
     Who has voted and may decide still counts among them; a vote of somebody who may not counts for nothing.
+    Whom the requester made a stand-in is counted too: a requester hastens no escalation of their own call.
     """
     row = approval_request
     held = Terms(
@@ -103,11 +104,16 @@ def is_reachable_still(approval_request: ApprovalRequest) -> bool:
     )
     if quorum_is_reachable(held, row.persons, object_pk=row.object_pk):
         return True
-    return row.steps_taken > 0 and _could_meet(held, set(row.persons), row.object_pk, row.pk)
+    return _could_meet(held, set(row.persons), row.object_pk, row.pk, barring=False)
 
 
-def _could_meet(terms: Terms, behind: set[str], object_pk: str, request: Any = None) -> bool:
-    """Count everyone who could vote as if they had. Who only stands in adds nobody to who lends."""
+def _could_meet(
+    terms: Terms, behind: set[str], object_pk: str, request: Any = None, *, barring: bool = True
+) -> bool:
+    """Count everyone who could vote as if they had. Who only stands in adds nobody to who lends.
+
+    `barring`: leave out the stand-ins of who stands behind the call, as deciding does.
+    """
     users = get_user_model()._base_manager.using(database())
     own = users.filter(
         own_authority(terms.policy_id, terms.object_permission, object_pk, request)
@@ -116,7 +122,7 @@ def _could_meet(terms: Terms, behind: set[str], object_pk: str, request: Any = N
     links: dict[Any, set[str]] = {}
     barred = set()
     for each in delegations.in_force():
-        if person_of(each.delegator) in behind:
+        if barring and person_of(each.delegator) in behind:
             barred.add(each.stand_in_id)
         if delegations.covers(each, terms.policy_id):
             links.setdefault(each.stand_in_id, set()).add(person_of(each.delegator))
