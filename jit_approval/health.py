@@ -251,17 +251,19 @@ def _export(now: datetime) -> Finding:
 
 
 def _verification() -> Finding:
-    last = standing.last_verification()
-    if last is None:
+    last, trouble = standing.last_verification(), standing.trouble(keeping.VERIFIER)
+    at = f"{last.at:%Y-%m-%d %H:%M:%S} UTC" if last is not None else ""
+    if last is not None and last.status == 1:
+        said = _("The audit trail was NOT as it was signed on %(at)s: %(first)s")
+        hint = _("Verify an export offline, with a key and a checkpoint that were kept elsewhere.")
+        values = {"at": at, "first": last.first}
+        return Finding("verification", Level.CRITICAL, said % values, hint=hint)
+    if trouble is not None:
+        return Finding("verification", Level.WARNING, trouble.error)
+    if last is None or last.checkpoint_at is None:
         return Finding("verification", Level.OK, _("The audit trail was never verified here."))
-    at = f"{last.at:%Y-%m-%d %H:%M:%S} UTC"
-    if last.status != 1:
-        said = _("The audit trail was as it was signed on %(at)s.") % {"at": at}
-        return Finding("verification", Level.OK, said)
-    said = _("The audit trail was NOT as it was signed on %(at)s: %(first)s")
-    hint = _("Verify an export offline, with a key and a checkpoint that were kept elsewhere.")
-    values = {"at": at, "first": last.first}
-    return Finding("verification", Level.CRITICAL, said % values, hint=hint)
+    said = _("The audit trail was as it was signed on %(at)s.") % {"at": at}
+    return Finding("verification", Level.OK, said)
 
 
 def _messages() -> QuerySet[Notification]:

@@ -58,6 +58,10 @@ def verify_if_due(stopping: Callable[[], bool] = lambda: False) -> Report | None
         except (keys.KeyUnavailable, notes.LibraryMissing, places.Damaged, ValueError) as error:
             _trouble(VERIFIER, f"The trail cannot be verified: {error}")
             return None
+        except Exception as error:
+            # It reads all there is: what fails is not to be tried again at every beat.
+            _trouble(VERIFIER, f"The trail cannot be verified: {type(error).__name__}")
+            raise
 
 
 def verify(

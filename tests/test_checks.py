@@ -418,6 +418,7 @@ def persons(request):
         ("MAX_JSON_DEPTH", 100_000),
         ("RUN_LIMIT", 0),
         ("FINGERPRINT_KEY", "short"),
+        ("AUDIT_WEBHOOK_URL", "https://siem.example.com/trail"),
         ("BASE_URL", "backoffice.example"),
         ("BASE_URL", "javascript://x/"),
         ("BASE_URL", "https://[x"),

@@ -14,12 +14,13 @@ from django.db import connection
 from django.test import override_settings
 from standardwebhooks import Webhook
 
-from jit_approval import clock, conf, health, keeping, services
+from jit_approval import clock, clockwork, conf, health, keeping, services, tasks
 from jit_approval.audit import chain, keys, seal
 from jit_approval.audit.selection import Selection
 from jit_approval.health import Level
 from jit_approval.models import AuditEvent, Checkpoint, Seal, TrailTask, Verification
 from jit_approval.notifications.channels import webhook
+from jit_approval.stopping import Stop
 from jit_approval.streaming import cursor, early, pump, targets
 from tests import factories
 from tests.receivers import Receiver, receiver
@@ -385,6 +386,33 @@ def test_keeping_seals_exports_and_sends(logged: Collector, tmp_path: Path) -> N
         assert (counts["sealed"], counts["sent"]) == (2, 3)
         assert (tmp_path / "export" / "checkpoints.jsonl").exists()
         assert {"sealer", "directory"} <= set(TrailTask.objects.values_list("pk", flat=True))
+
+
+def test_the_sweep_and_the_clock_keep_the_trail(logged: Collector) -> None:
+    events(1)
+    counts = tasks.sweep()
+    assert (counts["signed"] >= 1, counts["sent"]) == (True, 1)
+    stop = Stop()
+    Checkpoint.objects.update(at=clock.now("default") - timedelta(minutes=2))
+    assert clockwork.Clockwork(stop).once()["sealed"] >= 1
+    stop.close()
+
+
+def test_a_verification_that_fails_is_told_and_not_tried_at_every_beat(
+    logged: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("x")
+
+    monkeypatch.setattr(keeping.live, "verify", broken)
+    with pytest.raises(RuntimeError):
+        keeping.verify_if_due()
+    assert keeping.verify_if_due() is None
+    assert finding("verification").level == Level.WARNING
+    TrailTask.objects.update(retry_at=None)
+    monkeypatch.undo()
+    assert keeping.verify_if_due() is not None
+    assert finding("verification").level == Level.OK
 
 
 def test_without_a_key_and_a_target_nothing_is_asked(django_assert_num_queries: Any) -> None:

@@ -79,6 +79,9 @@ def _findings(config: conf.Settings) -> Iterator[tuple[str, tuple[str, str]]]:
     if config.METRICS_TOKEN and len(config.METRICS_TOKEN) < _MIN_KEY_LENGTH:
         hint = f"Use at least {_MIN_KEY_LENGTH} random characters, or none and a permission."
         yield "METRICS_TOKEN", ("is short enough to be guessed", hint)
+    if config.AUDIT_WEBHOOK_URL and not config.AUDIT_WEBHOOK_SECRETS:
+        hint = "Give AUDIT_WEBHOOK_SECRETS one as the receiver has it: whsec_ and 32 random bytes in base64."
+        yield "AUDIT_WEBHOOK_URL", ("has no secret to sign with, so nothing would be sent", hint)
     if config.BASE_URL and not _is_web_address(config.BASE_URL):
         yield "BASE_URL", ("is no http(s) address", "Such as https://backoffice.example.com")
     if problem := _path_problem(config.PERSON_KEY):
