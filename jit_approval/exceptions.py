@@ -18,6 +18,12 @@ class IllegalTransition(ApprovalError):
     code = "illegal_transition"
 
 
+class NotSealed(ApprovalError):
+    """The call is of the highest severity, and the trail that led to it is not signed yet (`SEAL_BEFORE_EXECUTE`)."""
+
+    code = "gate_unavailable"
+
+
 class AlreadyDecided(ApprovalError):
     """This person has decided this request before. One decision per person."""
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db import IntegrityError, models
 
 from jit_approval import conf, limits, policies, prepared, queue, signals, transitions, verdicts
-from jit_approval.audit import chain
+from jit_approval.audit import beforehand, chain
 from jit_approval.calls import Call, Origin, Terms
 from jit_approval.exceptions import (
     AlreadyDecided,
@@ -273,7 +273,9 @@ def consume(
 
     Raises:
         IllegalTransition: it was not spendable, or somebody else was first. Nothing may run.
+        NotSealed: `SEAL_BEFORE_EXECUTE` is on, and not all of a critical call's events are signed.
     """
+    beforehand.ensure_signed(approval_request)
     with transitions.durable() as alias:
         row = approval_request
         changes = {

@@ -28,6 +28,7 @@
 | jit_approval.W016 | changes of policies are gated, and those by some people nobody else could approve |
 | jit_approval.W017 | policies have the server run calls, and there is no key to keep them under |
 | jit_approval.W018 | the database does not keep the trail append-only: triggers are missing |
+| jit_approval.W019 | critical calls wait until the trail is sealed, and no key is configured here |
 | jit_approval.W020 | nothing sweeps: deadlines are not recorded, lost messages not sent |
 | jit_approval.W021 | deadlines that were not recorded |
 | jit_approval.W022 | messages that are not delivered |

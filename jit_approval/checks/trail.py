@@ -8,11 +8,27 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.db import DatabaseError, connections
 
 from jit_approval import appendonly, conf
-from jit_approval.audit import places
+from jit_approval.audit import places, seal
 
 
 def check_setting() -> list[CheckMessage]:
-    """Say that the switch for tests is on where it is not heeded."""
+    """Say that the switch for tests is on where it is not heeded, and that nothing seals what must be sealed."""
+    return [*_switch(), *_key()]
+
+
+def _key() -> list[CheckMessage]:
+    if not conf.get().SEAL_BEFORE_EXECUTE or seal.is_configured():
+        return []
+    return [
+        Warning(
+            "Calls of critical severity wait until the audit trail is sealed, and there is no key here to seal it.",
+            hint="Set AUDIT_KEY_FILE where calls are run, or at least where approval_clock or qcluster runs.",
+            id="jit_approval.W019",
+        )
+    ]
+
+
+def _switch() -> list[CheckMessage]:
     if conf.get().AUDIT_APPEND_ONLY or appendonly.is_for_tests():
         return []
     return [
