@@ -221,6 +221,39 @@ def test_identical_calls_before_are_shown_with_their_outcome(bob) -> None:
     assert "It may have run already" in shown
 
 
+def test_a_call_that_looks_the_same_and_is_not_identical_is_told(bob) -> None:
+    erin = factories.user("erin")
+    first = factories.held(erin, object_pk="42", payload="{}")
+    again = factories.held(erin, object_pk="42", payload="{}", path="/api/customers/42/?x=1")
+    shown = text_of(client_of(bob).get(page(again)))
+    assert "looks the same in another call" in shown
+    assert page(first) in shown
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"object_pk": "43"}, {"payload": '{"a": 1}'}, {"action": "customers.update"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_call_for_something_else_is_not_called_the_same(bob, other) -> None:
+    erin = factories.user("erin")
+    factories.held(erin, **{"object_pk": "42", "payload": "{}", **other})
+    shown = text_of(client_of(bob).get(page(factories.held(erin, object_pk="42", payload="{}"))))
+    assert "looks the same" not in shown
+
+
+def test_a_call_that_looks_the_same_and_was_rejected_is_no_matter(bob) -> None:
+    erin = factories.user("erin")
+    again = [factories.held(erin, object_pk="42") for _ in range(2)]
+    services.reject(again[0], by=bob)
+    assert "looks the same" not in text_of(client_of(bob).get(page(again[1])))
+
+
+def test_a_call_of_somebody_else_that_looks_the_same_is_no_matter(bob) -> None:
+    factories.held(object_pk="42")
+    assert "looks the same" not in text_of(client_of(bob).get(page(factories.held(object_pk="42"))))
+
+
 def test_broken_trail_is_told(bob) -> None:
     row = factories.held()
     AuditEvent.objects.update(body="{}")
