@@ -60,6 +60,16 @@ def test_who_comes_too_late_is_woken_at_once(row, bob, event):
         assert event.wait(PATIENCE)
 
 
+def test_so_is_one_who_joins_others_too_late(row, bob, event, monkeypatch):
+    monkeypatch.setattr(waking._Source, "look_every", 10 * PATIENCE)
+    monkeypatch.setattr(waking._Notified, "look_every", 10 * PATIENCE)
+    other = factories.held()
+    with waking.watching(other.pk, other.audit_seq, lambda: None):
+        services.approve(row, by=bob)
+        with waking.watching(row.pk, row.audit_seq, event.set):
+            assert event.wait(PATIENCE)
+
+
 def test_a_change_of_another_request_wakes_nobody(row, bob, event):
     other = factories.held()
     with waking.watching(row.pk, row.audit_seq, event.set):
