@@ -20,8 +20,10 @@ from rest_framework.test import APIClient
 from jit_approval import services
 from jit_approval.audit import issuing, keys, notes, receipts, seal, verify
 from jit_approval.audit.issuing import NoReceiptNow, Why
+from jit_approval.audit.selection import Selection
 from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint, Seal
 from jit_approval.states import Outcome
+from jit_approval.streaming import selecting
 from tests import factories
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -110,6 +112,20 @@ def test_events_that_are_not_as_they_were_signed_give_none(key: notes.Verifier) 
     event = AuditEvent.objects.get(approval_request=row, kind="approved")
     AuditEvent.objects.filter(pk=event.pk).update(body=event.body.replace("fine", "evil"))
     assert why(row) is Why.DAMAGED
+
+
+def test_contents_that_were_erased_give_none_and_the_rest_is_exported(
+    key: notes.Verifier, tmp_path: Path
+) -> None:
+    row = sealed()
+    AuditEvent.objects.filter(approval_request=row, kind="approved").update(body="")
+    assert why(row) is Why.ERASED
+    lines = list(selecting.lines(selecting.Wanted(request=row.pk), "jsonl"))
+    (tmp_path / "rest.jsonl").write_bytes(b"".join(lines))
+    report = Selection(tmp_path / "rest.jsonl").verify([key])
+    assert (report.status(), report.verified) == (3, 4)
+    found = [json.loads(line) for line in selecting.lines(selecting.Wanted(), "ocsf")]
+    assert [each["metadata"]["event_code"] for each in found].count("erased") == 1
 
 
 def test_a_trail_cut_short_gives_none(key: notes.Verifier) -> None:
