@@ -10,7 +10,7 @@ from django.db import IntegrityError
 from rest_framework.request import Request
 
 from jit_approval import fingerprint, policies, prefer, problems, replays, services, verdicts
-from jit_approval.calls import Call
+from jit_approval.calls import Call, Terms
 from jit_approval.exceptions import ApprovalDenied, CoolingDown, IllegalTransition
 from jit_approval.execution import keeping
 from jit_approval.models import ApprovalPolicy, ApprovalRequest
@@ -165,7 +165,7 @@ class Attempt:
         if found.effect != Effect.REQUIRE:
             self._answer_without_asking(found)
         self._observe(found)
-        terms, store, why_not = keeping.prepare(self.request, policies.terms_of(found))
+        terms, store, why_not = self._keep(policies.terms_of(found))
         try:
             row = services.open_request(self.call, terms, troubles=found.troubles, also=store)
         except CoolingDown as error:
@@ -173,6 +173,10 @@ class Attempt:
             same = rejected.fingerprint == self.call.bound.fingerprint
             raise problems.over(rejected, of_this_call=same) from error
         raise self._held(row, row.created_at, _NOT_BY_SERVER.format(why_not) if why_not else "")
+
+    def _keep(self, terms: Terms) -> tuple[Terms, keeping.Store | None, str]:
+        """Return the terms that can be kept, what stores the call for the server to run, and why not, if not."""
+        return keeping.prepare(self.request, terms)
 
     def _held(self, row: ApprovalRequest, now: datetime, detail: str = "") -> problems.Problem:
         """Return the answer to a call that waits: 202 only if the server will run it, and the client knows how."""

@@ -7,17 +7,9 @@ from typing import Any
 import pytest
 
 from jit_approval.client import errors
-from jit_approval.client.flow import (
-    Answer,
-    Fetch,
-    Flow,
-    Look,
-    Options,
-    Pause,
-    Pending,
-    Repeat,
-    same_origin,
-)
+from jit_approval.client.answers import Answer, same_origin
+from jit_approval.client.flow import Fetch, Flow, Look, Options, Pause, Repeat
+from jit_approval.client.pending import Pending
 
 URL = "https://api.example.com/customers/42/"
 STATUS = "https://api.example.com/approvals/1/"

@@ -30,7 +30,7 @@ from jit_approval.client.errors import (
     Unavailable,
     Unbindable,
 )
-from jit_approval.client.flow import Pending
+from jit_approval.client.pending import Pending
 
 if TYPE_CHECKING:
     from jit_approval.client.auth import ApprovalAuth

@@ -10,7 +10,8 @@ import anyio
 import httpx
 
 from jit_approval.client.exchange import Exchange, Said
-from jit_approval.client.flow import Options, Pending
+from jit_approval.client.flow import Options
+from jit_approval.client.pending import Pending
 
 LOOKS = 16
 """httpx counts every request of one call against `max_redirects` (20): the call, its repeat, the looks between."""

@@ -7,20 +7,9 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from jit_approval.client.answers import Answer, result_of, same_origin
 from jit_approval.client.errors import ApprovalError
-from jit_approval.client.flow import (
-    Answer,
-    Fetch,
-    Flow,
-    Look,
-    Options,
-    Pause,
-    Repeat,
-    Step,
-    Steps,
-    result_of,
-    same_origin,
-)
+from jit_approval.client.flow import Fetch, Flow, Look, Options, Pause, Repeat, Step, Steps
 from jit_approval.client.headers import OF_THE_CALL
 
 _SLACK = 20.0

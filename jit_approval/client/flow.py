@@ -9,29 +9,20 @@ where the server has said that it was not executed, and that it is approved (or 
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
-from jit_approval.client.errors import TimedOut, from_problem, is_problem, printable
+from jit_approval.client.answers import Answer, refusal_of, result_of, same_origin
+from jit_approval.client.errors import TimedOut, from_problem, printable
+from jit_approval.client.pending import Pending, number, pending_of
 
 LONGEST_LOOK = 55
 """Seconds one long poll may take: proxies cut what is silent for a minute."""
 _SLOWEST = 60.0
 _LONGEST_GAP = 240.0  # an approval may be usable for five minutes only
-_PORTS = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An HTTP answer: header names in lower case, the body parsed if it was JSON."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: Any = None
 
 
 @dataclass(frozen=True)
@@ -66,43 +57,6 @@ class Repeat:
 
 Step = Pause | Look | Fetch | Repeat
 Steps = Generator[Step, "Answer | None", None]
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A call that waits, as far as its caller knows. `print` shows it."""
-
-    approval_id: str
-    action: str = ""
-    policy: str = ""
-    match_code: str = ""
-    status: str = "pending"
-    status_url: str = ""
-    approvals_given: int = 0
-    approvals_required: int = 1
-    told: tuple[str, ...] = ()
-    expires_at: str = ""
-    expires_in: float | None = field(default=None, compare=False)
-
-    def __str__(self) -> str:
-        """Return one line for people."""
-        words = [f"[{self.match_code}]" if self.match_code else self.approval_id, self.action]
-        words.append("waits for approval" if self.status == "pending" else self.status)
-        if self.approvals_required > 1:
-            words.append(f"({self.approvals_given} of {self.approvals_required})")
-        line = " ".join(filter(None, words))
-        if self.told:
-            line += f"; told: {', '.join(self.told)}"
-        if self.status == "pending" and self.expires_in is not None:
-            line += f"; {clock_face(self.expires_in)} left"
-        return printable(line)
-
-
-def clock_face(seconds: float) -> str:
-    """Return a duration as `4:59` or `2:04:59`."""
-    minutes, rest = divmod(max(0, int(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @dataclass(frozen=True)
@@ -158,7 +112,7 @@ class Flow:
         if problem.get("approval_id") != self._problem.get("approval_id"):
             self._etag = ""  # superseded: another request, another state
         self._problem = problem
-        self._interval = max(self._interval, _number(problem.get("interval", 5), 1.0, 3600.0))
+        self._interval = max(self._interval, number(problem.get("interval", 5), 1.0, 3600.0))
         self._tell(problem, "pending")
 
     def _repeated(self) -> Generator[Step, Answer | None, Answer]:
@@ -222,7 +176,7 @@ class Flow:
         self._backoff = 0.0
         if answer.status == 429 and self._long_polls is not None:
             self._interval = min(_SLOWEST, self._interval + 5)  # RFC 8628 §3.5, slow_down
-        retry_after = _number(answer.headers.get("retry-after"), 0.0, 3600.0)
+        retry_after = number(answer.headers.get("retry-after"), 0.0, 3600.0)
         self._interval = max(self._interval, retry_after)
         if self._asked_with_etag:
             self._long_polls = "wait" in answer.headers.get("preference-applied", "") or (
@@ -319,97 +273,7 @@ class Flow:
 
     def _tell(self, known: Mapping[str, Any], status: str) -> None:
         before = self._shown
-        pending = _pending(known, status, before, str(self._problem.get("approval_id")))
+        pending = pending_of(known, status, before, str(self._problem.get("approval_id")))
         self._shown = pending
         if pending != before and self._options.on_pending is not None:
             self._options.on_pending(pending)
-
-
-def _pending(known: Mapping[str, Any], status: str, before: Pending | None, pk: str) -> Pending:
-    last = before if before is not None and before.approval_id == pk else Pending(pk)
-    told = known.get("told")
-    names = [str(name) for name in told] if isinstance(told, list | tuple) else last.told
-    return Pending(
-        approval_id=pk,
-        action=str(known.get("action") or last.action),
-        policy=str(known.get("policy") or last.policy),
-        match_code=str(known.get("match_code") or last.match_code),
-        status=status,
-        status_url=str(known.get("status_url") or last.status_url),
-        approvals_given=int(_number(known.get("approvals_given", last.approvals_given), 0, 1000)),
-        approvals_required=int(
-            _number(known.get("approvals_required", last.approvals_required), 1, 1000)
-        ),
-        told=tuple(names),
-        expires_at=str(known.get("expires_at") or last.expires_at),
-        expires_in=_number(known["expires_in"], 0, 1e8)
-        if "expires_in" in known
-        else last.expires_in,
-    )
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a call that the server ran was answered. `Approval-Result: truncated`: not all of the body was kept."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-def result_of(answer: Answer) -> Result | None:
-    """Return what the server kept of the answer; None where it is none that could be read."""
-    kept = answer.body
-    if answer.status != 200 or not isinstance(kept, dict):
-        return None
-    status, headers = kept.get("status"), kept.get("headers")
-    if not isinstance(status, int) or not 100 <= status <= 599 or not isinstance(headers, dict):
-        return None
-    try:
-        body = base64.b64decode(str(kept.get("body", "")), validate=True)
-    except ValueError:
-        return None
-    named = {"Approval-Id": str(kept.get("id")), "Approval-Status": "consumed"}
-    if kept.get("truncated"):
-        named["Approval-Result"] = "truncated"
-    return Result(status, {**{str(k): str(v) for k, v in headers.items()}, **named}, body)
-
-
-def refusal_of(answer: Answer) -> Mapping[str, Any] | None:
-    """Return the gate's refusal, if that is what the answer is; None for an answer of the call itself."""
-    if answer.headers.get("approval-status") == "consumed":
-        return None  # it ran: whatever it says is the view's own
-    body = answer.body
-    if not is_problem(body) or body.get("executed") is not False:
-        return None
-    if body["code"] == "approval_pending" and not body.get("approval_id"):
-        return None
-    return dict(body)
-
-
-def same_origin(url: str, other: Any) -> str | None:
-    """Return `other` resolved against `url`, if it leads to the same scheme, host and port; else None.
-
-    Credentials go nowhere else, whatever an answer says.
-    """
-    if not isinstance(other, str) or not other or not other.isprintable() or "\\" in other:
-        return None
-    resolved = urljoin(url, other)
-    here, there = urlsplit(url), urlsplit(resolved)
-    try:
-        same = _origin(here) == _origin(there)
-    except ValueError:  # no number, as a port
-        return None
-    return resolved if same and "@" not in there.netloc else None
-
-
-def _origin(parts: Any) -> tuple[str, str, int | None]:
-    return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
-
-
-def _number(value: Any, low: float, high: float) -> float:
-    """Return a number that a server gave, within bounds; `low` where it is none."""
-    try:
-        return min(max(float(value), low), high)
-    except (TypeError, ValueError):
-        return low

@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self, TextIO
 
-from jit_approval.client.flow import Pending
+from jit_approval.client.pending import Pending
 
 
 class Progress:

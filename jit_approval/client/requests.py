@@ -10,21 +10,11 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
+from jit_approval.client.answers import Answer, refusal_of, result_of
 from jit_approval.client.errors import ApprovalError, NotReplayable
-from jit_approval.client.flow import (
-    Answer,
-    Fetch,
-    Flow,
-    Look,
-    Options,
-    Pause,
-    Pending,
-    Repeat,
-    Step,
-    refusal_of,
-    result_of,
-)
+from jit_approval.client.flow import Fetch, Flow, Look, Options, Pause, Repeat, Step
 from jit_approval.client.headers import OF_THE_CALL
+from jit_approval.client.pending import Pending
 
 _SLACK = 20.0
 

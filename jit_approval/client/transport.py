@@ -14,7 +14,8 @@ import anyio
 import httpx
 
 from jit_approval.client.exchange import Exchange, Said
-from jit_approval.client.flow import Options, Pending
+from jit_approval.client.flow import Options
+from jit_approval.client.pending import Pending
 
 
 class _Waiting:
