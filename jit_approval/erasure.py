@@ -61,6 +61,7 @@ _GONE: dict[str, Any] = {
     "requester_label": "",
     "requester_person": "",
     "persons": [],
+    "ladder": [],
     "credential": "",
     "parts": {},
     "state_parts": {},

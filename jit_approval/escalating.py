@@ -165,8 +165,7 @@ def _told(rung: ladder.Rung) -> list[Notification.Event]:
 def _let_decide(row: ApprovalRequest, rung: ladder.Rung, alias: str) -> None:
     """Write who may decide from now on. Who stands behind the call may not, whatever a step says."""
     model = get_user_model()
-    wanted = [key for key, _name in rung.users]
-    users = model._base_manager.using(alias).filter(pk__in=wanted).values_list("pk", flat=True)
+    users = model._base_manager.using(alias).filter(pk__in=rung.users).values_list("pk", flat=True)
     wanted_groups = [key for key, _name in rung.groups]
     groups = Group.objects.using(alias).filter(pk__in=wanted_groups).values_list("pk", flat=True)
     made = [

@@ -470,7 +470,7 @@ def _as_data(terms: Terms) -> dict[str, Any]:
         name: int(value.total_seconds() * 1000) if isinstance(value, timedelta) else value
         for name, value in vars(terms).items()
     }
-    return {**said, "steps": ladder.pin(terms)}
+    return {**said, "steps": ladder.pin(terms, with_names=True)}
 
 
 def _locked_for(

@@ -647,7 +647,10 @@ def test_ladder_of_a_request_is_in_the_event_that_opened_it(bob) -> None:
     step(policy, 50, users=[factories.user("ann")], may_decide=True)
     row = held(policy)
     opened = json.loads(row.audit_events.get(kind="held").body)["data"]["terms"]
-    assert opened["steps"] == row.ladder
+    ann = policy.steps.get().users.get()
+    assert opened["steps"][0]["users"] == [[str(ann.pk), "ann"]]
+    # The names of people stand in the trail alone.
+    assert row.ladder[0] == {**opened["steps"][0], "users": [str(ann.pk)]}
     assert ladder.rungs(row)[0].may_decide and ladder.rungs(row)[-1].is_last_resort
 
 

@@ -117,7 +117,7 @@ def as_words(data: dict[str, Any]) -> str:
 def _whom(rung: ladder.Rung) -> list[str]:
     deciders = [_("deciders again, those who have not decided")] if rung.deciders else []
     groups = [_("group %(name)s") % {"name": name} for _key, name in rung.groups]
-    users = [name for _key, name in rung.users]
+    users = list(ladder.names_of(rung.users).values())
     channels = [_("channel %(name)s") % {"name": slug} for slug in rung.channels]
     return [visible(each) for each in (*deciders, *users, *groups, *rung.addresses, *channels)]
 

@@ -85,7 +85,7 @@ class ApprovalRequest(models.Model):
     )
     # Votes cannot be counted by SQL alone: groups are to be represented, or a stand-in has voted.
     weighed = models.BooleanField(default=False, editable=False)
-    # [{"after": ms, "deciders": true, "users": [[key, name], …], …}, …]: see `policies.ladder`.
+    # [{"after": ms, "deciders": true, "users": [key, …], …}, …]: see `policies.ladder`.
     ladder = models.JSONField(default=list, editable=False)
     usable_within = models.DurationField(_("usable within"))
     rejection_cooldown = models.DurationField()

@@ -103,7 +103,7 @@ def _named(row: ApprovalRequest, occasion: int) -> list[Any]:
     rung = _rung(row, occasion)
     users = get_user_model()._base_manager.using(policies.database())
     members = users.filter(groups__in=[key for key, _name in rung.groups]).values("pk")
-    named = Q(pk__in=[key for key, _name in rung.users]) | Q(pk__in=members)
+    named = Q(pk__in=rung.users) | Q(pk__in=members)
     able = users.filter(named, is_active=True).order_by("pk")
     return policies.without_behind(able, row.requester_id, row.persons)
 

@@ -29,7 +29,8 @@ class Rung:
     number: int
     at: datetime | None
     deciders: bool = False
-    users: tuple[tuple[str, str], ...] = ()
+    # Keys, as text. The names of people stand in the trail alone, where they can be erased.
+    users: tuple[str, ...] = ()
     groups: tuple[tuple[int, str], ...] = ()
     addresses: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
@@ -46,12 +47,12 @@ class Rung:
         return bool(self.users or self.groups or self.addresses or self.channels)
 
     def as_data(self) -> dict[str, Any]:
-        """Return whom it tells, by name, as audit events carry it."""
+        """Return whom it tells, by name, as audit events carry it. One query, where it names users."""
         return {
             "step": self.number,
             "last_resort": self.is_last_resort,
             "deciders": self.deciders,
-            "users": [name for _key, name in self.users],
+            "users": sorted(names_of(self.users).values()),
             "groups": [name for _key, name in self.groups],
             "addresses": list(self.addresses),
             "channels": list(self.channels),
@@ -142,17 +143,20 @@ def _who(
 # --- pinned ------------------------------------------------------------------------------------------------
 
 
-def pin(held: Terms) -> list[dict[str, Any]]:
-    """Return the ladder as a request keeps it: by moment, in milliseconds since it opened, last resort included."""
+def pin(held: Terms, *, with_names: bool = False) -> list[dict[str, Any]]:
+    """Return the ladder as a request keeps it: by moment, in milliseconds since it opened, last resort included.
+
+    `with_names`: of users too, for the trail.
+    """
     window = held.decide_within
     steps = sorted(held.steps, key=lambda step: step.moment(window))
-    return [*(_as_data(step, window) for step in steps), {}]
+    return [*(_as_data(step, window, with_names) for step in steps), {}]
 
 
-def _as_data(step: Step, window: timedelta) -> dict[str, Any]:
+def _as_data(step: Step, window: timedelta, with_names: bool) -> dict[str, Any]:
     said = {
         "deciders": step.deciders,
-        "users": [list(each) for each in step.users],
+        "users": [[key, name] if with_names else key for key, name in step.users],
         "groups": [list(each) for each in step.groups],
         "addresses": list(step.addresses),
         "channels": list(step.channels),
@@ -160,6 +164,16 @@ def _as_data(step: Step, window: timedelta) -> dict[str, Any]:
     }
     # What is not said is as a rung has it by default: most rows have one short step.
     return {"after": step.moment(window) // _MILLISECOND, **{k: v for k, v in said.items() if v}}
+
+
+def names_of(users: Iterable[str]) -> dict[str, str]:
+    """Return the names of users by their keys, those of accounts that are gone left out. One query, if any."""
+    keys = list(users)
+    if not keys:
+        return {}
+    model: Any = EscalationStep._meta.get_field("users").related_model
+    rows = model._base_manager.using(database()).filter(pk__in=keys)
+    return {str(key): str(name) for key, name in rows.values_list("pk", model.USERNAME_FIELD)}
 
 
 def rungs(row: ApprovalRequest) -> list[Rung]:
@@ -173,7 +187,7 @@ def _rung(number: int, said: dict[str, Any], row: ApprovalRequest) -> Rung:
         number=number,
         at=None if after is None else row.created_at + after * _MILLISECOND,
         deciders=bool(said.get("deciders")),
-        users=tuple((str(key), str(name)) for key, name in said.get("users", ())),
+        users=tuple(map(str, said.get("users", ()))),
         groups=tuple((int(key), str(name)) for key, name in said.get("groups", ())),
         addresses=tuple(said.get("addresses", ())),
         channels=tuple(said.get("channels", ())),
@@ -192,7 +206,7 @@ def steps_of(row: ApprovalRequest) -> list[Step]:
     return [
         Step(
             after=rung.at - row.created_at,
-            users=rung.users,
+            users=tuple((key, "") for key in rung.users),
             groups=rung.groups,
             may_decide=rung.may_decide,
         )
