@@ -50,6 +50,11 @@ class Server:
         self.token = token
         self._runs = runs
 
+    @property
+    def name(self) -> str:
+        """What its connections to the database are called."""
+        return f"line-{self.port}"
+
     def forget(self) -> None:
         """Begin with no runs."""
         self._runs.write_text("")
@@ -128,6 +133,7 @@ def serving(
         "DJANGO_SETTINGS_MODULE": "tests.line_settings",
         "JIT_LINE_DB": str(connection.settings_dict["NAME"]),
         "JIT_LINE_RUNS": str(runs),
+        "JIT_LINE_NAME": f"line-{port}",
         "JIT_LINE_POOL": str(pool or ""),
         "JIT_LINE_THREADS": str(threads - 2),
     }

@@ -3,9 +3,11 @@
 from os import environ
 
 from tests.settings import *  # noqa: F403
-from tests.settings import DATABASES, MIDDLEWARE, Q_CLUSTER
+from tests.settings import DATABASES, MIDDLEWARE, Q_CLUSTER, TEST_DB
 
 DATABASES["default"]["NAME"] = environ["JIT_LINE_DB"]
+if TEST_DB == "postgres":
+    DATABASES["default"].setdefault("OPTIONS", {})["application_name"] = environ["JIT_LINE_NAME"]
 if environ.get("JIT_LINE_POOL"):
     pool = {"min_size": 1, "max_size": int(environ["JIT_LINE_POOL"]), "timeout": 60}
     DATABASES["default"].setdefault("OPTIONS", {})["pool"] = pool

@@ -173,7 +173,7 @@ def test_many_long_polls_take_one_connection_that_listens(uvicorn, bob, erin):
         ]
         await uvicorn.until_waiting(WAITERS)
         if connection.vendor == "postgresql":
-            assert await asyncio.to_thread(listening) == 1
+            assert await asyncio.to_thread(listening, uvicorn) == 1
         await asyncio.to_thread(approving(bob))
         return await asyncio.gather(*polls)
 
@@ -182,14 +182,14 @@ def test_many_long_polls_take_one_connection_that_listens(uvicorn, bob, erin):
     assert {answer.json["status"] for answer in answers} == {"approved"}
 
 
-def listening() -> int:
-    """How many connections to this database do nothing but listen."""
+def listening(server: Server) -> int:
+    """How many connections of the server do nothing but listen."""
     try:
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s "
                 "AND query LIKE ANY (ARRAY['LISTEN%%', 'SELECT id, audit_seq%%'])",
-                (),
+                [server.name],
             )
             return int(cursor.fetchone()[0])
     finally:
