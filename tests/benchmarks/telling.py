@@ -73,8 +73,9 @@ def _held_to_told(plant: Plant, server: Sink, among: int) -> Iterator[Timer]:
             held[str(factories.held().pk)] = began
             time.sleep(0.1)
             began = time.perf_counter()
-            _bare(f"bare {number}")
-            bare[f"bare {number}"] = began
+            subject = f"bare, {plant.broker}, {number}"
+            _bare(subject)
+            bare[subject] = began
             time.sleep(0.1)
         wanted = held.keys() | bare.keys()
         clocks.wait_for(lambda: _arrived(server).keys() >= wanted, seconds=120)
