@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -140,14 +141,19 @@ def serving(
     command = [part.format(port=port, threads=threads) for part in SERVERS[kind]]
     with (folder / f"{kind}.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command], env=environment, stdout=log, stderr=log
+            [sys.executable, "-m", *command],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             made = Server(port, token, runs)
             _until_up(made, process)
             yield made
         finally:
-            process.kill()
+            # Its workers with it; asked politely they would wait for who waits.
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait(PATIENCE)
 
 
