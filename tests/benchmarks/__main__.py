@@ -56,6 +56,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--server-run", action="store_true", help="calls that the server runs instead (a minute)"
     )
+    parser.add_argument(
+        "--trail", action="store_true", help="what the audit trail costs instead (a minute)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser.parse_args()
 
@@ -72,7 +75,7 @@ def _warn_if_busy() -> None:
 def _measure(database: str, options: argparse.Namespace) -> dict[str, Any] | None:
     """Measure in a process of its own: Django's settings name one database."""
     numbers = map(str, (options.runs, options.rounds, options.pairs))
-    kinds = ("timers", "waiting", "server_run")
+    kinds = ("timers", "waiting", "server_run", "trail")
     kind = next((each for each in kinds if getattr(options, each)), "calls")
     command = [sys.executable, "-m", "tests.benchmarks.run", database, *numbers, kind]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)

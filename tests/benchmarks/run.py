@@ -51,6 +51,12 @@ def main(database: str, runs: int, rounds: int, pairs: int, kind: str) -> int:
             found = [row.as_dict() for row in server_run.all_rows()]
             json.dump({"database": database, "rows": [], "waiting": found}, sys.stdout)
             return 0
+        if kind == "trail":
+            from tests.benchmarks import trail
+
+            timed = [row.as_dict() for row in trail.all_rows()]
+            json.dump({"database": database, "rows": [], "timers": timed}, sys.stdout)
+            return 0
         if kind == "timers":
             from tests.benchmarks import telling
             from tests.benchmarks import timers as slow
