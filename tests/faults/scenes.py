@@ -20,7 +20,7 @@ from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
 from jit_approval import clock, escalating, policies, queue, services
-from jit_approval.models import ApprovalRequest, EscalationStep, Notification
+from jit_approval.models import ApprovalRequest, EscalationStep, Notification, StoredCall
 from jit_approval.notifications import outbox
 from jit_approval.states import Execution
 from tests import factories
@@ -195,6 +195,7 @@ def lose_time() -> None:
     ago = clock.now("default") - timedelta(minutes=1)
     ApprovalRequest.objects.filter(outcome="running").update(due_at=ago)
     Notification.objects.filter(state=State.WAITING).update(next_attempt_at=ago)
+    StoredCall.objects.filter(next_attempt_at__isnull=False).update(next_attempt_at=ago)
     OrmQ.objects.update(lock=timezone.now() - timedelta(minutes=1))
 
 
