@@ -134,8 +134,12 @@ def test_the_switch_for_tests_is_heeded_in_tests_and_where_debug_is_on_only(
     assert not appendonly.is_lifted()
 
 
-def test_missing_triggers_are_said_and_made_anew(settings: Any) -> None:
+def test_missing_triggers_are_said_and_made_anew(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.JIT_APPROVAL = {}
+    assert trail.check(["default"]) == []
+    monkeypatch.delattr(mail, "outbox")
     try:
         (found,) = trail.check(["default"])
         assert found.id == "jit_approval.W018"
