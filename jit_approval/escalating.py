@@ -1,4 +1,4 @@
-"""What comes before a deadline: the steps of a ladder, and word that the end is near; each once, in order.
+"""What is told as time passes: the steps of a ladder, that an end is near, how a run ended; each once, in order.
 
 A step is one transaction: its event, its messages and who may decide from then on stand or fall together. Of
 processes that take it at once, the conditional UPDATE on the number of steps taken lets one. Never after the end.
@@ -112,7 +112,8 @@ def _lock(
 
 def _wake(batch: Batch, row: ApprovalRequest, alias: str) -> None:
     asked_at = row.wake_at or row.now
-    steps, notices = _climb(row, alias), _announce_end(row, alias)
+    steps = _climb(row, alias)
+    notices = _announce_end(row, alias) + _tell_outcome(row, alias)
     changes = {"warned": row.warned, "wake_at": ladder.wake_at(row)}
     as_read = {"id": row.pk, "audit_seq": row.audit_seq, "status": row.status}
     if not prepared.update(ApprovalRequest, changes, using=alias, where=as_read):
@@ -183,4 +184,12 @@ def _announce_end(row: ApprovalRequest, alias: str) -> int:
     row.warned = True
     occasion = 0 if row.status == Status.PENDING else 1
     outbox.write(row, Event.EXPIRING, at=row.now, using=alias, occasion=occasion)
+    return 1
+
+
+def _tell_outcome(row: ApprovalRequest, alias: str) -> int:
+    """Say how a run ended, where the run itself did not (see `transitions.end`)."""
+    if row.status != Status.CONSUMED or row.finished_at is None:
+        return 0
+    outbox.write(row, Event.CONSUMED, at=row.now, using=alias)
     return 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.db import models
-from django.db.models import F
+from django.db.models import F, Q
 
 from jit_approval.clock import DatabaseNow
 from jit_approval.states import Status
@@ -30,8 +30,9 @@ class ApprovalRequestQuerySet(models.QuerySet["ApprovalRequest"]):
         return self.filter(due_at__lte=DatabaseNow()).order_by("due_at")
 
     def to_wake(self) -> ApprovalRequestQuerySet:
-        """In time, and somebody is to be told something by now; soonest first."""
-        return self.filter(wake_at__lte=DatabaseNow(), due_at__gt=DatabaseNow()).order_by("wake_at")
+        """In time, or run to its end, and somebody is to be told something by now; soonest first."""
+        in_time = Q(due_at=None) | Q(due_at__gt=DatabaseNow())
+        return self.filter(in_time, wake_at__lte=DatabaseNow()).order_by("wake_at")
 
     def with_now(self) -> ApprovalRequestQuerySet:
         """Read the database's time along with each row, as `now`."""

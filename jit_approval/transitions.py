@@ -171,10 +171,14 @@ def end(
 ) -> ApprovalRequest:
     """Write down how a run ended, once; `at` is when, by the database's clock.
 
+    The caller of an ordinary run has the answer and pays for this: its message is left to the next sweep, which
+    `wake_at` calls (`escalating`). Others are told by a message of their own at once.
+
     Raises:
         IllegalTransition: the end of this run has been recorded before.
     """
     exception = exception[:200]
+    is_urgent = outcome is Outcome.UNKNOWN or row.execution == Execution.SERVER
     advance(
         row,
         "outcome",
@@ -188,12 +192,13 @@ def end(
             "exception": exception,
             "finished_at": at,
             "due_at": None,
+            "wake_at": None if is_urgent else at,
         },
     )
-    event = (
-        Notification.Event.UNKNOWN if outcome is Outcome.UNKNOWN else Notification.Event.CONSUMED
-    )
-    outbox.write(row, event, at=at, using=alias)
+    if is_urgent:
+        unknown = outcome is Outcome.UNKNOWN
+        event = Notification.Event.UNKNOWN if unknown else Notification.Event.CONSUMED
+        outbox.write(row, event, at=at, using=alias)
     announce(signals.outcome_recorded, row, alias)
     return row
 

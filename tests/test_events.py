@@ -155,7 +155,11 @@ def test_how_it_ran_is_told_to_requester_and_to_who_approved(people, erin) -> No
     services.approve(row, by=people["bob"])
     news()
     assert erin.post(URL, {"amount": 1}).status_code == 201
+    assert not news()  # the run itself does not pay for it
+    climb()
     assert begins(news()) == dict.fromkeys(("erin", "bob"), "Ran")
+    climb()
+    assert not news()
 
 
 def test_run_that_failed_is_told_as_failed(people) -> None:
@@ -165,6 +169,7 @@ def test_run_that_failed_is_told_as_failed(people) -> None:
     row = factories.fresh(row)
     services.consume(row, state_digest=factories.STATE)
     services.record_outcome(factories.fresh(row), outcome=Outcome.FAILED, exception="ValueError")
+    climb()
     assert begins(news()) == dict.fromkeys(("erin", "bob"), "Ran and failed")
 
 

@@ -114,12 +114,11 @@ def test_asking_to_wait_costs_no_statement_where_nobody_may(erin):
     assert len(counted.texts) == 1
 
 
-def test_an_approved_call_adds_eight_and_two_commits(erin, bob):
+def test_an_approved_call_adds_six_and_two_commits(erin, bob):
     erin.post(URL, {"amount": 1})
     services.approve(ApprovalRequest.objects.get(), by=bob)
     with Statements(connection) as counted:
         assert erin.post(URL, {"amount": 1}).status_code == 201
-    # Two of them tell people how it went: the message, and its task.
-    assert len(counted.texts) <= 8, counted.texts
+    assert len(counted.texts) <= 6, counted.texts
     commits = [query for query in counted.captured_queries if query["sql"].startswith("COMMIT")]
     assert len(commits) == 2
