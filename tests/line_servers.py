@@ -20,7 +20,13 @@ import httpx
 from django.db import connection
 
 PATIENCE = 60.0
-GUNICORN = ["gunicorn", "--workers=1", "--bind=127.0.0.1:{port}", "--timeout=600"]
+GUNICORN = [
+    "gunicorn",
+    "--no-control-socket",
+    "--workers=1",
+    "--bind=127.0.0.1:{port}",
+    "--timeout=600",
+]
 WSGI = "django.core.wsgi:get_wsgi_application()"
 SERVERS = {
     "gunicorn-sync": [*GUNICORN, WSGI],

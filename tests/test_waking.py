@@ -183,7 +183,9 @@ def test_no_look_is_needed_where_a_notification_arrives(row, bob, event, monkeyp
 
 
 @ON_POSTGRES
-@pytest.mark.parametrize("payload", ["", "x", "1 2", "0198c0de-7f3a-4c1e-9d55-0f6f5a1c2b3d x", "\n" * 50])
+@pytest.mark.parametrize(
+    "payload", ["", "x", "1 2", "0198c0de-7f3a-4c1e-9d55-0f6f5a1c2b3d x", "\n" * 50]
+)
 def test_nonsense_from_others_is_not_heard(row, bob, event, payload):
     with waking.watching(row.pk, row.audit_seq, event.set):
         assert silent(event)

@@ -67,6 +67,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("EXAMPLE_")},
         "DJANGO_SETTINGS_MODULE": "example_project.settings",
+        "PYTHONFAULTHANDLER": "1",
         "EXAMPLE_SQLITE_PATH": str(folder / "db.sqlite3"),
         "EXAMPLE_EMAIL_DIR": str(folder / "mail"),
     }
@@ -82,7 +83,14 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "gunicorn", "--threads=4", f"--bind=127.0.0.1:{port}"),
+                *(
+                    sys.executable,
+                    "-m",
+                    "gunicorn",
+                    "--no-control-socket",
+                    "--threads=4",
+                    f"--bind=127.0.0.1:{port}",
+                ),
                 "example_project.wsgi",
             ],
             cwd=ROOT,
@@ -92,7 +100,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
             start_new_session=True,
         )
     try:
-        wait_for(f"http://127.0.0.1:{port}", process)
+        wait_for(f"http://127.0.0.1:{port}", process, folder / "log")
         yield Office(f"http://127.0.0.1:{port}")
     finally:
         os.killpg(process.pid, signal.SIGKILL)

@@ -25,7 +25,13 @@ from tests.testapp.models import Customer
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 PATIENCE = 30.0
-GUNICORN = ["gunicorn", "--workers=2", "django.core.wsgi:get_wsgi_application()"]
+# No control socket: all servers of a user share its path.
+GUNICORN = [
+    "gunicorn",
+    "--no-control-socket",
+    "--workers=2",
+    "django.core.wsgi:get_wsgi_application()",
+]
 SERVERS = {
     "gunicorn-sync": [*GUNICORN, "--bind=127.0.0.1:{port}"],
     "gunicorn-threads": [*GUNICORN, "--threads=4", "--bind=127.0.0.1:{port}"],
@@ -52,6 +58,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.worker_settings",
+        "PYTHONFAULTHANDLER": "1",
         "JIT_WORKER_DB": str(connection.settings_dict["NAME"]),
         "JIT_WORKER_MAIL": str(tmp_path / "mail"),
     }
@@ -65,7 +72,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        wait_for(f"http://127.0.0.1:{port}", process)
+        wait_for(f"http://127.0.0.1:{port}", process, tmp_path / "log")
         yield f"http://127.0.0.1:{port}"
     finally:
         # All its processes at once: that it ends in good order is not what takes time here.
@@ -73,15 +80,18 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         process.wait(PATIENCE)
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for the first answer. A server that gives none says where it hangs, if it has a fault handler."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        assert process.poll() is None, "the server has ended"
+        assert process.poll() is None, f"the server has ended:\n{log.read_text()}"
         with suppress(httpx.TransportError):
             httpx.get(f"{url}/api/transfers/")
             return
         time.sleep(0.1)
-    raise AssertionError("the server did not come up")
+    os.killpg(process.pid, signal.SIGSEGV)
+    process.wait(PATIENCE)
+    raise AssertionError(f"the server did not come up:\n{log.read_text()}")
 
 
 @pytest.fixture
