@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -62,6 +62,14 @@ class Origin:
     user_agent: str = ""
     # Filled in by the service, which knows it.
     person: str = ""
+
+    def of(self, person: str) -> Origin:
+        """Return it as that of a person's act."""
+        return replace(self, person=person)
+
+
+COMMAND = Origin(credential="command")
+"""The origin of what a management command did: it has no address."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 
 from jit_approval import clock, policies, prepared
 from jit_approval.audit import chain
+from jit_approval.calls import Origin
 from jit_approval.clock import DatabaseNow
 from jit_approval.exceptions import IllegalTransition
 from jit_approval.models import Delegation
@@ -21,7 +22,7 @@ MAX_PERIOD = timedelta(days=90)
 FOR_OTHERS = "jit_approval.change_delegation"
 
 
-def enter(delegation: Delegation, *, by: Any) -> Delegation:
+def enter(delegation: Delegation, *, by: Any, origin: Origin | None = None) -> Delegation:
     """Save a new delegation, entered by `by`, and write an event that says so.
 
     Without a start, or with one that is past, it starts now: nobody stood in before it was entered.
@@ -40,7 +41,7 @@ def enter(delegation: Delegation, *, by: Any) -> Delegation:
         ensure_allowed(delegation, by=by, now=now)
         delegation.created_by = by
         delegation.save(using=alias, force_insert=True)
-        _write("delegated", delegation, by, now)
+        _write("delegated", delegation, by, now, origin)
     return delegation
 
 
@@ -75,7 +76,7 @@ def may_end(delegation: Delegation, by: Any) -> bool:
     return bool(by.is_active and (by.pk == delegation.delegator_id or by.has_perm(FOR_OTHERS)))
 
 
-def end(delegation: Delegation, *, by: Any) -> None:
+def end(delegation: Delegation, *, by: Any, origin: Origin | None = None) -> None:
     """End a delegation now, by the database's clock, and write an event that says so.
 
     Raises:
@@ -90,7 +91,7 @@ def end(delegation: Delegation, *, by: Any) -> None:
         if not rows.filter(ends_at__gt=DatabaseNow()).update(revoked_at=DatabaseNow()):
             raise IllegalTransition("The delegation is over already.")
         delegation.refresh_from_db(fields=["revoked_at"])
-        _write("delegation_ended", delegation, by, delegation.revoked_at)
+        _write("delegation_ended", delegation, by, delegation.revoked_at, origin)
 
 
 def _lock(delegation: Delegation) -> None:
@@ -100,7 +101,7 @@ def _lock(delegation: Delegation) -> None:
     list(users.filter(pk__in=ends).order_by("pk").values_list("pk"))
 
 
-def _write(kind: str, delegation: Delegation, by: Any, at: Any) -> None:
+def _write(kind: str, delegation: Delegation, by: Any, at: Any, origin: Origin | None) -> None:
     data = {
         "delegation": delegation.pk,
         "delegator": str(delegation.delegator.get_username()),
@@ -110,5 +111,6 @@ def _write(kind: str, delegation: Delegation, by: Any, at: Any) -> None:
         "until": delegation.ends_at.isoformat(timespec="seconds"),
         "reason": delegation.reason,
     }
-    event = chain.single_event(kind, at=at, by=by, data=data)
+    origin = (origin or Origin()).of(policies.person_of(by))
+    event = chain.single_event(kind, at=at, by=by, data=data, origin=origin)
     prepared.insert(event, using=policies.database())

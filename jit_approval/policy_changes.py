@@ -15,7 +15,7 @@ from django.db.models import ProtectedError
 from django.utils import timezone
 
 from jit_approval import conf, facts, fingerprint, policies, services, signals, verdicts
-from jit_approval.calls import Bound, Call, Shown
+from jit_approval.calls import Bound, Call, Origin, Shown
 from jit_approval.clock import DatabaseNow
 from jit_approval.exceptions import ApprovalDenied, ApprovalError, IllegalTransition
 from jit_approval.models import ApprovalPolicy, ApprovalRequest, PolicyChange
@@ -85,13 +85,15 @@ def _shown(name: str, value: Any) -> str:
 # --- propose -----------------------------------------------------------------------------------------------
 
 
-def propose(outcome: Trial, *, by: Any, reason: str = "", ip: str = "") -> ApprovalRequest:
+def propose(
+    outcome: Trial, *, by: Any, reason: str = "", origin: Origin | None = None
+) -> ApprovalRequest:
     """Hold the change until another person approves it; return the request, or the open one for this change.
 
     Raises:
         ApprovalError: as `services.open_request`; ApprovalDenied where a policy denies changes.
     """
-    call = _call(outcome, by, reason, ip)
+    call = _call(outcome, by, reason, origin or Origin())
     # What allows everything was not written to let policies be changed alone: it takes no part.
     asked = [policy for policy in policies.named(ACTION) if policy.effect != Effect.ALLOW]
     found = policies.choose(asked, call.facts, or_default=True)
@@ -118,13 +120,13 @@ def _open_one(call: Call) -> ApprovalRequest:
     return rows.get(open_key=call.bound.fingerprint)
 
 
-def _call(outcome: Trial, by: Any, reason: str, ip: str) -> Call:
+def _call(outcome: Trial, by: Any, reason: str, origin: Origin) -> Call:
     slugs = ", ".join(outcome.proposed)
     return Call(
         action=ACTION,
         requester=by,
         persons=(policies.person_of(by),),
-        credential="",
+        credential=origin.credential,
         bound=_bound(outcome.before, outcome.proposed, by),
         shown=Shown(
             method="CHANGE",
@@ -135,7 +137,8 @@ def _call(outcome: Trial, by: Any, reason: str, ip: str) -> Call:
             payload="\n".join(visible(line) for line in as_lines(outcome)),
             context=storable({"policies": list(outcome.proposed)}),
             reason=visible(reason)[: conf.get().MAX_REASON_LENGTH],
-            ip=visible(ip)[:64],
+            ip=origin.ip,
+            user_agent=origin.user_agent,
         ),
         facts=lambda: {
             "action": ACTION,
@@ -145,7 +148,7 @@ def _call(outcome: Trial, by: Any, reason: str, ip: str) -> Call:
                 "path": "",
                 "query": {},
                 "data": {"policies": list(outcome.proposed)},
-                "ip": ip,
+                "ip": origin.ip,
                 "agent": "",
                 "headers": {},
             },
@@ -255,7 +258,9 @@ def _ensure_unmoved(change: PolicyChange) -> None:
 
 def _make(row: ApprovalRequest, change: PolicyChange) -> bool:
     try:
-        with versions.authored(row.requester, f"{row.reason} [{row.match_code}]".strip()):
+        reason = f"{row.reason} [{row.match_code}]".strip()
+        origin = Origin(row.credential, row.ip, row.user_agent)
+        with versions.authored(row.requester, reason, origin=origin):
             _ensure_unmoved(change)
             # Of one priority the older is asked first: made in an order that no database's JSON changes.
             for slug, wanted in sorted(change.proposed.items(), key=_turn):

@@ -7,7 +7,6 @@ nothing changed. Who moves, moves by one conditional UPDATE, so of any number th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -227,7 +226,7 @@ def cancel(
             alias=alias,
             changes=transitions.CLOSED,
             data=transitions.said(comment, by),
-            origin=origin,
+            origin=_as_person(origin, row.requester_person) if by is not None else origin,
         )
 
 
@@ -246,8 +245,11 @@ def revoke(
     """
     with transitions.durable() as alias:
         row = transitions.locked(approval_request.pk, alias)
-        if by is not None and not stands_behind(by, row):
-            policies.ensure_may_decide(by, row)
+        if by is not None:
+            person = row.requester_person
+            if not stands_behind(by, row):
+                person = policies.ensure_may_decide(by, row).person
+            origin = _as_person(origin, person)
         return transitions.move(
             row,
             to=Status.REVOKED,
@@ -365,7 +367,7 @@ def settle(
         raise IllegalTransition("A run is settled as succeeded or failed.")
     with transitions.durable() as alias:
         row = transitions.locked(approval_request.pk, alias)
-        policies.ensure_may_decide(by, row)
+        standing = policies.ensure_may_decide(by, row)
         data = {"outcome": outcome.value, "comment": transitions.fit(comment)}
         where = {"status": Status.CONSUMED, "outcome": Outcome.UNKNOWN}
         changes = {"outcome": outcome}
@@ -378,7 +380,7 @@ def settle(
             data=data,
             where=where,
             changes=changes,
-            origin=origin,
+            origin=_as_person(origin, standing.person),
         )
 
 
@@ -462,7 +464,7 @@ def _row(call: Call, terms: Terms, now: datetime) -> ApprovalRequest:
 
 
 def _as_person(origin: Origin | None, person: str) -> Origin:
-    return replace(origin or Origin(), person=person)
+    return (origin or Origin()).of(person)
 
 
 def _as_data(terms: Terms) -> dict[str, Any]:

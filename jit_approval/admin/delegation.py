@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 
 from jit_approval import clock, delegating, policies
 from jit_approval.admin import access
+from jit_approval.capture import origin_of
 from jit_approval.clock import DatabaseNow
 from jit_approval.exceptions import IllegalTransition
 from jit_approval.models import ApprovalPolicy, Delegation
@@ -210,7 +211,7 @@ class DelegationAdmin(_ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Delegation, form: Any, change: bool) -> None:
         """Enter it: checked again, saved and written down in one transaction."""
-        delegating.enter(obj, by=request.user)
+        delegating.enter(obj, by=request.user, origin=origin_of(request))
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -228,7 +229,7 @@ class DelegationAdmin(_ModelAdmin):
             raise Http404
         if request.method == "POST":
             try:
-                delegating.end(row, by=request.user)
+                delegating.end(row, by=request.user, origin=origin_of(request))
             except IllegalTransition:
                 self.message_user(request, _t("It is over already."), messages.WARNING)
             else:

@@ -21,7 +21,8 @@ from django.urls import URLPattern, reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 
-from jit_approval import addresses, conf, policy_changes
+from jit_approval import conf, policy_changes
+from jit_approval.capture import origin_of
 from jit_approval.exceptions import (
     ApprovalError,
     ApprovalUnavailable,
@@ -78,7 +79,7 @@ def _guarded(page: ApprovalPolicyAdmin, view: View) -> View:
             return call()
         if policy_changes.is_gated():
             return _propose(page, request, call)
-        with versions.authored(request.user, why(request)):
+        with versions.authored(request.user, why(request), origin=origin_of(request)):
             return call()
 
     return guarded
@@ -129,8 +130,8 @@ def _held(request: HttpRequest, trial: policy_changes.Trial) -> ApprovalRequest:
         raise ApprovalError(
             _("You may not propose this: it takes the permission to change policies.")
         )
-    address = addresses.client_address(request.META)
-    return policy_changes.propose(trial, by=request.user, reason=why(request), ip=address)
+    origin = origin_of(request)
+    return policy_changes.propose(trial, by=request.user, reason=why(request), origin=origin)
 
 
 def _refuse(

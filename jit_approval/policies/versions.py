@@ -19,6 +19,7 @@ from django.db.models import F, QuerySet
 
 from jit_approval import clock, prepared
 from jit_approval.audit import chain
+from jit_approval.calls import Origin
 from jit_approval.models import (
     ApprovalPolicy,
     Channel,
@@ -28,7 +29,7 @@ from jit_approval.models import (
     PolicyVersion,
 )
 from jit_approval.policies import durations, rungs
-from jit_approval.policies.persons import database
+from jit_approval.policies.persons import database, person_of
 
 Snapshot = dict[str, Any]
 
@@ -298,6 +299,7 @@ class _Author:
     by: Any
     reason: str
     label: str = ""
+    origin: Origin | None = None
     touched: set[Any] = field(default_factory=set)
 
 
@@ -305,14 +307,16 @@ _author: ContextVar[_Author | None] = ContextVar("jit_approval_policy_author", d
 
 
 @contextmanager
-def authored(by: Any, reason: str = "", *, label: str = "") -> Iterator[None]:
+def authored(
+    by: Any, reason: str = "", *, label: str = "", origin: Origin | None = None
+) -> Iterator[None]:
     """Record what the block does to policies as one version each, with who and why.
 
     `label`: where the change came from, if nobody is said to have made it. The block and its versions are one
     transaction.
     """
     with transaction.atomic(using=database()):
-        author = _Author(by, reason, label)
+        author = _Author(by, reason, label, origin)
         token = _author.set(author)
         try:
             yield
@@ -413,5 +417,8 @@ def _write(
         ],
     }
     label = "" if author.by is not None else author.label or "past the admin and the command"
-    event = chain.single_event(kind, at=at, by=author.by, label=label, data=data)
+    origin = author.origin
+    if author.by is not None:
+        origin = (origin or Origin()).of(person_of(author.by))
+    event = chain.single_event(kind, at=at, by=author.by, label=label, data=data, origin=origin)
     prepared.insert(event, using=database())

@@ -18,6 +18,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 
 from jit_approval import conf, policies, policy_changes, portable
+from jit_approval.calls import COMMAND
 from jit_approval.exceptions import ApprovalError
 from jit_approval.models import ApprovalRequest
 from jit_approval.policies import versions
@@ -151,7 +152,7 @@ class Command(BaseCommand):
             if gated:
                 self._propose(file, author, reason, options)
                 return
-            with versions.authored(author, reason, label=_LABEL):
+            with versions.authored(author, reason, label=_LABEL, origin=COMMAND):
                 made = portable.make(file, prune=options["prune"])
                 self._tell(made, options)
         if made.slugs:
@@ -166,7 +167,7 @@ class Command(BaseCommand):
         if not trial.proposed:
             return
         try:
-            row = policy_changes.propose(trial, by=author, reason=reason)
+            row = policy_changes.propose(trial, by=author, reason=reason, origin=COMMAND)
         except ApprovalError as error:
             raise CommandError(f"Nothing has changed, and nothing was proposed: {error}") from None
         except ObjectDoesNotExist:
