@@ -300,6 +300,32 @@ def test_a_result_of_the_servers_own_run_is_fetched_and_is_the_answer() -> None:
         talk.step(Answer(200, {}, {"id": "1", "status": 204, "headers": {}, "body": ""}))
 
 
+@pytest.mark.parametrize("long_polls", [True, False])
+def test_a_call_that_the_server_is_about_to_run_is_soon_looked_at_though_looks_are_counted(
+    long_polls: bool,
+) -> None:
+    applied = {"preference-applied": "wait=55"} if long_polls else {}
+    talk = Talk(problem(), wait=600, looks=16)
+    talk.step()
+    talk.step(state(headers={"etag": '"1"'}))
+    talk.now += 250
+    approved = talk.now
+    talk.step(state("approved", "wait", headers={"etag": '"2"'} | applied))
+    assert talk.now - approved <= (1 if long_polls else 5)
+
+
+def test_looks_at_a_long_run_are_spread_over_the_time_to_wait_again() -> None:
+    talk = Talk(problem(), wait=600, looks=16)
+    talk.step()
+    headers = {"etag": '"2"', "preference-applied": "wait=55"}
+    talk.step(state("approved", "wait", headers=headers))
+    for _ in range(3):
+        talk.step(state("approved", "wait", headers=headers))
+    before = talk.now
+    talk.step(state("approved", "wait", headers=headers))
+    assert talk.now - before > 30
+
+
 @pytest.mark.parametrize("status", [409, 503])
 def test_a_result_that_is_not_there_yet_is_asked_for_again(status: int) -> None:
     talk = Talk(problem())

@@ -23,6 +23,8 @@ LONGEST_LOOK = 55
 """Seconds one long poll may take: proxies cut what is silent for a minute."""
 _SLOWEST = 60.0
 _LONGEST_GAP = 240.0  # an approval may be usable for five minutes only
+_SOON = 3
+"""Looks that follow closely on the news that the server is to run the call: that is a matter of seconds."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Flow:
         # Whether to read it once more for who was told; None until it has been read.
         self._looks_for_names: bool | None = None
         self._reads_again = False
+        self._step_of_run, self._soon = "", 0
         # Whether the server keeps a look on the line; None until it was asked to.
         self._long_polls: bool | None = None
 
@@ -199,6 +202,8 @@ class Flow:
         if following == "repeat_call":
             return False
         if following in ("wait", "wait_for_result"):
+            if status != "pending" and self._step_of_run != status:
+                self._step_of_run, self._soon = status, _SOON
             return None
         if following == "fetch_result":
             return True
@@ -252,6 +257,9 @@ class Flow:
 
     def _gap(self) -> float:
         """Return the seconds from one look to the next: the interval, or more where looks are counted."""
+        if self._soon and (self._looks is None or self._looks > self._soon):
+            self._soon -= 1
+            return max(self._backoff, 1.0 if self._long_polls else self._interval)
         return max(self._backoff, self._spread())
 
     def _spread(self) -> float:
