@@ -29,7 +29,7 @@ from jit_approval import policies, problems, services
 from jit_approval.arguments import call_of
 from jit_approval.attempt import Attempt
 from jit_approval.calls import Call, Terms
-from jit_approval.exceptions import CallHeld, CallRefused
+from jit_approval.exceptions import CallHeld, CallRefused, UnbindableCall
 from jit_approval.models import ApprovalRequest
 from jit_approval.states import Execution, Outcome
 
@@ -78,6 +78,9 @@ def guard(
     """
     services.ensure_durable(policies.database())
     _ensure_principal(by)
+    if args is not None and not isinstance(args, Mapping):
+        # Pairs may name one thing twice, of which a dict keeps the last.
+        raise UnbindableCall("The arguments of a guarded call are a mapping of names to values.")
     call = call_of(
         action,
         dict(args or {}),

@@ -130,6 +130,14 @@ def test_what_cannot_be_bound_is_refused(erin, value: Any) -> None:
     assert (RAN, ApprovalRequest.objects.count()) == ([], 0)
 
 
+@pytest.mark.parametrize("pairs", [[("year", 2026)], [("year", 1999), ("year", 2026)], [], "ab"])
+def test_arguments_without_a_name_of_their_own_are_no_approved_call(erin, bob, pairs: Any) -> None:
+    services.approve(held({"year": 2026}, by=erin), by=bob)
+    with pytest.raises(exceptions.UnbindableCall):
+        run(pairs, by=erin)
+    assert RAN == []
+
+
 @pytest.mark.parametrize("as_object", [True, False])
 def test_a_row_that_changed_after_the_approval_voids_it(erin, bob, as_object) -> None:
     customer = Customer.objects.create(name="Ada")
