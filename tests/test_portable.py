@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from jit_approval.portable.keys import FIELDS, KEYS, defaults
 from jit_approval.portable.places import Places
 from tests import factories
 
+DOCS = Path(__file__).parent.parent / "docs"
 SMALL = '[policies.erasure]\nname = "Erasure"\nactions = ["customers.destroy"]\n'
 
 
@@ -31,6 +34,16 @@ def faults(text: str | bytes) -> list[str]:
 def said(text: str) -> dict[str, Any]:
     assert faults(text) == []
     return portable.read(text.encode()).snapshots
+
+
+def test_the_policy_files_in_the_docs_are_read_as_they_stand() -> None:
+    found = {
+        page.name: re.findall(r"```toml\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+        for page in sorted(DOCS.glob("*.md"))
+    }
+    wrong = {name: [faults(each) for each in texts] for name, texts in found.items() if texts}
+    assert wrong
+    assert not [each for each in wrong.items() if any(each[1])]
 
 
 # --- what is read ------------------------------------------------------------------------------------------
