@@ -33,7 +33,7 @@ from jit_approval import (
 from jit_approval.audit import chain, mentions, places
 from jit_approval.audit.checking import ERASED
 from jit_approval.audit.ranges import Ranges
-from jit_approval.calls import Call, Shown
+from jit_approval.calls import Call, Origin, Shown
 from jit_approval.exceptions import ApprovalDenied, IllegalTransition
 from jit_approval.models import (
     ApprovalRequest,
@@ -132,7 +132,14 @@ def ensure_may(by: Any) -> None:
         raise PermissionDenied("Erasing needs the permission jit_approval.erase_auditevent.")
 
 
-def erase(scope: Scope, *, by: Any, reason: str = "", approval: str = "") -> Erased:
+def erase(
+    scope: Scope,
+    *,
+    by: Any,
+    reason: str = "",
+    approval: str = "",
+    origin: Origin | None = None,
+) -> Erased:
     """Erase it now. What a crash leaves undone, the next call does.
 
     Raises:
@@ -145,21 +152,22 @@ def erase(scope: Scope, *, by: Any, reason: str = "", approval: str = "") -> Era
     found.ensure_sealed()
     said = {"why": "subject" if scope.subject else "age", "before": scope.as_data()["before"]}
     said |= {"reason": visible(reason)[: conf.get().MAX_REASON_LENGTH], "approval": approval}
-    events = sum(_empty(batch, by, said) for batch in found.batches())
+    origin = (origin or Origin()).of(policies.person_of(by))
+    events = sum(_empty(batch, by, said, origin) for batch in found.batches())
     # Last: by these rows the events are found, should this be done twice.
     return Erased(events, found.clear_rows())
 
 
-def _empty(batch: Sequence[tuple[int, int]], by: Any, said: dict[str, str]) -> int:
+def _empty(batch: Sequence[tuple[int, int]], by: Any, said: dict[str, str], origin: Origin) -> int:
     """Empty some events and write the act that names them, in one transaction."""
     alias, leaves = places.database(), Ranges()
     for _, index in batch:
         leaves.add(index, index + 1)
     with transaction.atomic(using=alias):
         data = {**said, "leaves": [list(each) for each in leaves], "events": len(batch)}
-        prepared.insert(
-            chain.single_event(ERASED, at=clock.now(alias), by=by, data=data), using=alias
-        )
+        at = clock.now(alias)
+        event = chain.single_event(ERASED, at=at, by=by, data=data, origin=origin)
+        prepared.insert(event, using=alias)
         rows = AuditEvent.objects.using(alias).filter(pk__in=[pk for pk, _ in batch])
         rows.update(body="", actor_label="", actor=None)
     return len(batch)
@@ -302,7 +310,9 @@ class _Found:
 # --- gated -------------------------------------------------------------------------------------------------
 
 
-def propose(scope: Scope, *, by: Any, reason: str = "") -> ApprovalRequest:
+def propose(
+    scope: Scope, *, by: Any, reason: str = "", origin: Origin | None = None
+) -> ApprovalRequest:
     """Hold the erasure until another person approves it; return the request, or the open one for it.
 
     Raises:
@@ -313,7 +323,7 @@ def propose(scope: Scope, *, by: Any, reason: str = "") -> ApprovalRequest:
     ensure_may(by)
     found = _Found(scope)
     found.ensure_over()
-    call = _call(scope, by, reason, found)
+    call = _call(scope, by, reason, found, origin or Origin())
     # What allows everything was not written to let anybody erase alone: it takes no part.
     asked = [policy for policy in policies.named(ACTION) if policy.effect != Effect.ALLOW]
     match = policies.choose(asked, call.facts, or_default=True)
@@ -384,7 +394,8 @@ def _is_as_approved(row: ApprovalRequest, scope: Scope) -> bool:
 
 def _make(row: ApprovalRequest, scope: Scope) -> bool:
     try:
-        erase(scope, by=row.requester, reason=row.reason, approval=str(row.pk))
+        origin = Origin(row.credential, row.ip, row.user_agent)
+        erase(scope, by=row.requester, reason=row.reason, approval=str(row.pk), origin=origin)
     except (ErasureRefused, PermissionDenied, Error) as error:
         logger.exception("An approved erasure failed: %s", row.pk)
         services.record_outcome(row, outcome=Outcome.FAILED, exception=type(error).__name__)
@@ -409,7 +420,7 @@ def _bound(scope: Scope, by: Any) -> Any:
     )
 
 
-def _call(scope: Scope, by: Any, reason: str, found: _Found) -> Call:
+def _call(scope: Scope, by: Any, reason: str, found: _Found, origin: Origin) -> Call:
     said = (
         f"all about {scope.subject}" if scope.subject else f"all that ended before {scope.before}"
     )
@@ -419,10 +430,12 @@ def _call(scope: Scope, by: Any, reason: str, found: _Found) -> Call:
         action=ACTION,
         requester=by,
         persons=(policies.person_of(by),),
-        credential="",
+        credential=origin.credential,
         bound=_bound(scope, by),
         shown=Shown(
             method="ERASE",
+            ip=origin.ip,
+            user_agent=origin.user_agent,
             # Events keep the path and the object: not whom it is about.
             path="audit trail",
             payload=f"{visible(said)}\n{counts}",

@@ -23,6 +23,7 @@ from jit_approval.audit.findings import Kind
 from jit_approval.exceptions import SelfApprovalForbidden
 from jit_approval.models import ApprovalRequest, AuditEvent, Decision, Notification
 from jit_approval.notifications import delivery
+from jit_approval.persons import person_of
 from jit_approval.states import Outcome, Status
 from tests import audit_checker, factories
 
@@ -94,6 +95,7 @@ def test_of_an_erased_person_nothing_is_left_and_the_trail_is_verified(
     act = AuditEvent.objects.get(kind="erased")
     body = json.loads(act.body)
     assert (body["by"]["label"], body["data"]["reason"]) == ("alice", "GDPR 811")
+    assert (body["by"]["credential"], body["by"]["person"]) == ("command", person_of(alice))
     report = live.verify([key])
     assert (report.status(), report.findings) == (0, [])
     emptied = AuditEvent.objects.filter(body="").count()
@@ -213,7 +215,8 @@ def test_gated_it_needs_another_person_and_then_is_done_once(
     row.refresh_from_db()
     assert (row.status, row.outcome) == (Status.CONSUMED, Outcome.SUCCEEDED)
     assert erasure.make_all() == 0
-    assert AuditEvent.objects.filter(kind="erased").count() == 1
+    by = json.loads(AuditEvent.objects.get(kind="erased").body)["by"]
+    assert (by["credential"], by["person"]) == ("command", person_of(alice))
     seal.seal(at_once=True)
     assert live.verify([key]).status() == 0
     assert "erin" not in everything()

@@ -18,6 +18,7 @@ from django.utils.translation import gettext as _
 from jit_approval import appendonly, clock, commands, conf, erasure, keeping
 from jit_approval.audit import export, findings, keys, live, notes, places, seal
 from jit_approval.audit import verify as offline
+from jit_approval.calls import COMMAND
 from jit_approval.exceptions import ApprovalError
 from jit_approval.models import Verification
 from jit_approval.streaming import pump, selecting, standing
@@ -136,10 +137,10 @@ class Command(BaseCommand):
             if seal.is_configured():
                 seal.seal(at_once=True)
             if erasure.is_gated():
-                row = erasure.propose(scope, by=by, reason=options["reason"])
+                row = erasure.propose(scope, by=by, reason=options["reason"], origin=COMMAND)
                 self.stdout.write(_("It waits for approval: %s") % row.pk)
                 sys.exit(commands.HELD)
-            done = erasure.erase(scope, by=by, reason=options["reason"])
+            done = erasure.erase(scope, by=by, reason=options["reason"], origin=COMMAND)
             if seal.is_configured():
                 seal.seal(at_once=True)
         except (
