@@ -1,5 +1,6 @@
 """Which tests a run includes: nothing is left out without a line in the header saying so."""
 
+import socket
 from collections.abc import Iterator
 from os import environ
 from typing import Any
@@ -80,3 +81,15 @@ def _no_language_or_zone_left_over() -> Iterator[None]:
     yield
     translation.deactivate()
     timezone.deactivate()
+
+
+_RESOLVE = socket.getaddrinfo
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Fail the test that leaves names or connections redirected, not whichever meets that later."""
+    yield
+    left = socket.getaddrinfo is not _RESOLVE or "connect" in vars(socket.socket)
+    socket.getaddrinfo = _RESOLVE
+    assert not left, "it left the network patched"

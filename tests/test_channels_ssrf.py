@@ -201,10 +201,10 @@ def test_ordinary_urls_may_be_called(url: str) -> None:
 
 
 def test_name_that_resolves_to_another_address_the_second_time_is_asked_for_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    with receiver(tmp_path) as server, ports(server.port):
-        asked = resolve_to(monkeypatch, PUBLIC, "127.0.0.1")
+    with receiver(tmp_path) as server, ports(server.port), pytest.MonkeyPatch.context() as patch:
+        asked = resolve_to(patch, PUBLIC, "127.0.0.1")
         with counted_connections() as connections:
             assert egress.post(server.url, b"{}", HEADERS).status == 204
     assert asked == [HOST]
@@ -213,10 +213,10 @@ def test_name_that_resolves_to_another_address_the_second_time_is_asked_for_once
 
 
 def test_the_next_message_asks_for_the_name_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    with receiver(tmp_path) as server, ports(server.port):
-        resolve_to(monkeypatch, PUBLIC, "127.0.0.1")
+    with receiver(tmp_path) as server, ports(server.port), pytest.MonkeyPatch.context() as patch:
+        resolve_to(patch, PUBLIC, "127.0.0.1")
         egress.post(server.url, b"{}", HEADERS)
         with pytest.raises(public.NotPublic):
             egress.post(server.url, b"{}", HEADERS)
@@ -338,10 +338,10 @@ def test_answer_that_is_no_http_is_no_answer(tmp_path: Path) -> None:
 
 
 def test_next_address_is_tried_when_one_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    with receiver(tmp_path) as server, ports(server.port):
+    with receiver(tmp_path) as server, ports(server.port), pytest.MonkeyPatch.context() as patch:
         # Nobody answers for this one: the kernel here has no route to it, or refuses.
-        resolve_to(monkeypatch, ["2606:2800:21f:cb07:6820::", PUBLIC])
+        resolve_to(patch, ["2606:2800:21f:cb07:6820::", PUBLIC])
         assert egress.post(server.url, b"{}", HEADERS, timeout=4).status == 204
     assert len(server.got) == 1

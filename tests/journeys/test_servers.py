@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -82,16 +81,18 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait for the first answer. A server that gives none says where it hangs, if it has a fault handler."""
-    until = time.monotonic() + PATIENCE
+    until, why = time.monotonic() + PATIENCE, ""
     while time.monotonic() < until:
         assert process.poll() is None, f"the server has ended:\n{log.read_text()}"
-        with suppress(httpx.TransportError):
+        try:
             httpx.get(f"{url}/api/transfers/")
             return
+        except httpx.TransportError as error:
+            why = repr(error)
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGSEGV)
     process.wait(PATIENCE)
-    raise AssertionError(f"the server did not come up:\n{log.read_text()}")
+    raise AssertionError(f"the server did not come up: {why}\n{log.read_text()}")
 
 
 @pytest.fixture
