@@ -8,7 +8,7 @@ takes names from models and never from a caller; what a caller sends travels as 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Generic, TypeVar
 
 from django.db import connections, models, transaction
@@ -16,6 +16,8 @@ from django.db.models.expressions import RawSQL
 from django.db.models.signals import post_save, pre_save
 
 Row = TypeVar("Row", bound=models.Model)
+
+_TEXT = (models.CharField, models.TextField)
 
 Extra = tuple[str, str, Any]
 """A further column of a SELECT: its name, its SQL, and the field that says of what type it is."""
@@ -36,9 +38,10 @@ def insert(row: models.Model, *, using: str, along: Along | None = None) -> None
         if along is not None:
             _evaluate(along, using)
         return
-    sql, fields = _insert_sql(model, using)
     connection = connections[using]
-    values = [field.get_db_prep_save(field.pre_save(row, True), connection) for field in fields]
+    values = [_to_save(field, row, connection) for field in _insert_fields(model)]
+    sql = _insert_sql(model, using, tuple(map(_place, values)))
+    values = [value for value in values if _place(value) == "%s"]
     if along is not None:
         sql, values = f"{sql}, {along[0]}", [*values, *along[1]]
     with transaction.mark_for_rollback_on_error(using=using), connection.cursor() as cursor:
@@ -55,18 +58,38 @@ def _evaluate(along: Along, using: str) -> None:
 
 
 @cache
-def _insert_sql(model: type[models.Model], using: str) -> tuple[str, tuple[Any, ...]]:
+def _insert_fields(model: type[models.Model]) -> tuple[Any, ...]:
+    meta = model._meta
+    return tuple(field for field in meta.concrete_fields if field is not meta.auto_field)
+
+
+def _to_save(field: Any, row: models.Model, connection: Any) -> Any:
+    value = field.pre_save(row, True)
+    # As the field would give it back: a third of a row is text, or nothing.
+    if value is None or (type(value) is str and type(field) in _TEXT):
+        return value
+    return field.get_db_prep_save(value, connection)
+
+
+def _place(value: Any) -> str:
+    """Return what stands for the value in the SQL: what is empty is written there, the rest are parameters.
+
+    psycopg does not remember how it takes apart a statement of over 50 parameters, and quotes each.
+    """
+    if value is None:
+        return "NULL"
+    return "''" if type(value) is str and not value else "%s"
+
+
+@lru_cache(maxsize=512)
+def _insert_sql(model: type[models.Model], using: str, places: tuple[str, ...]) -> str:
     connection, meta = connections[using], model._meta
     quote = connection.ops.quote_name
-    fields: tuple[Any, ...] = tuple(
-        field for field in meta.concrete_fields if field is not meta.auto_field
-    )
-    columns = ", ".join(quote(field.column) for field in fields)
-    places = ", ".join(["%s"] * len(fields))
-    sql = f"INSERT INTO {quote(meta.db_table)} ({columns}) VALUES ({places})"  # noqa: S608
+    columns = ", ".join(quote(field.column) for field in _insert_fields(model))
+    sql = f"INSERT INTO {quote(meta.db_table)} ({columns}) VALUES ({', '.join(places)})"  # noqa: S608
     if meta.auto_field is not None and connection.features.can_return_columns_from_insert:
         sql += f" RETURNING {quote(_field(model, 'pk').column)}"
-    return sql, fields
+    return sql
 
 
 def update(
@@ -186,7 +209,7 @@ class Select(Generic[Row]):
         extras = self._extras(using)
         expressions: list[Any] = [field.get_col(meta.db_table) for field in fields]
         expressions += [RawSQL("", (), output_field=kind) for _, _, kind in extras]
-        columns = [f"{table}.{quote(field.column)}" for field in fields]
+        columns = [quote(field.column) for field in fields]
         columns += [sql for _, sql, _ in extras]
         return (
             f"SELECT {', '.join(columns)} FROM {table}",  # noqa: S608 - names alone

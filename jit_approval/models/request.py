@@ -38,7 +38,7 @@ class ApprovalRequest(models.Model):
     fingerprint = models.CharField(_("fingerprint"), max_length=64)
     # The fingerprint while open, NULL when closed: one open request per call, on every database.
     open_key = models.CharField(  # noqa: DJ001 - NULLs are what a unique column may repeat
-        max_length=64, unique=True, null=True, editable=False
+        max_length=64, null=True, editable=False
     )
     parts = models.JSONField(default=dict, editable=False)
     state_digest = models.CharField(max_length=64, editable=False)
@@ -140,6 +140,10 @@ class ApprovalRequest(models.Model):
         verbose_name = _("approval request")
         verbose_name_plural = _("approval requests")
         ordering = ("-created_at",)
+        constraints = [
+            # Not `unique=True`, for which PostgreSQL gets a second index that nothing here reads.
+            models.UniqueConstraint(fields=["open_key"], name="jit_request_one_open_per_call"),
+        ]
         indexes = [
             # The gate: the newest request for this very call.
             models.Index(fields=["fingerprint", "created_at"], name="jit_request_call"),

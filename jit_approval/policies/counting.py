@@ -138,12 +138,13 @@ def _could_meet(
 
 def _some_deciders(policy_id: int | None, count: int) -> list[Any]:
     alias, user_model = database(), get_user_model()
+    of_policy = policy_id is not None
     return _users(user_model).rows(
         using=alias,
         where={},
-        guards=(authority.is_decider_sql(alias, user_model),),
+        guards=(authority.is_decider_sql(alias, user_model, of_policy=of_policy),),
         tail=f"LIMIT {int(count)}",
-        params=(policy_id, policy_id),
+        params=(policy_id, policy_id) if of_policy else (),
     )
 
 

@@ -54,7 +54,7 @@ def _options() -> argparse.Namespace:
         "--waiting", action="store_true", help="callers that wait on the line instead (minutes)"
     )
     parser.add_argument(
-        "--server-run", action="store_true", help="calls that the server runs instead (a minute)"
+        "--server-run", action="store_true", help="calls that the server runs instead (two minutes a database)"
     )
     parser.add_argument(
         "--trail", action="store_true", help="what the audit trail costs instead (a minute)"
@@ -116,7 +116,7 @@ def _print_timers(table: dict[str, Any]) -> None:
     print(f"\n{table['database']} (among: calls in the table)")
     for row in table["timers"]:
         each = "" if row["each"] is None else f"{row['each']:.2f} ms each"
-        limit = "" if row["limit"] is None else f"<={row['limit']} s"
+        limit = "" if row["limit"] is None else f"<={row['limit']:.4g} s"
         reached = {None: "", True: "reached", False: "MISSED"}[row["reached"]]
         took = f"{row['seconds'] * 1000:,.1f} ms"
         floor = "" if row["floor"] is None else f"x{row['seconds'] / row['floor']:.2f} of its floor"
