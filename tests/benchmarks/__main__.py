@@ -54,7 +54,9 @@ def _options() -> argparse.Namespace:
         "--waiting", action="store_true", help="callers that wait on the line instead (minutes)"
     )
     parser.add_argument(
-        "--server-run", action="store_true", help="calls that the server runs instead (two minutes a database)"
+        "--server-run",
+        action="store_true",
+        help="calls that the server runs instead (two minutes a database)",
     )
     parser.add_argument(
         "--trail", action="store_true", help="what the audit trail costs instead (a minute)"
