@@ -230,6 +230,27 @@ def test_pages_fit_the_screen_and_run_nothing_inline(browser, live_server, bob, 
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_before_several_are_approved_one_sees_which_look_the_same(browser, live_server, bob, size):
+    erin = factories.user("erin")
+    call = {**_transfer({}), "reason": "Invoice 2026-118"}
+    other, row = (factories.held(erin, **{**call, "body": body}) for body in ("one", "another"))
+    width, height = SIZES[size]
+    tab = open_as(browser, live_server, bob, viewport={"width": width, "height": height})
+    strictly(tab, "**/approvalrequest/")
+    tab.goto(INBOX)
+    tab.check(f"input.action-select[value='{row.pk}']")
+    tab.select_option("select[name=action]", "approve_selected")
+    tab.click("button[name=index]")
+    warning = tab.wait_for_selector(".jit-cards .jit-warning")
+    assert "looks the same in another call" in warning.inner_text()
+    picture(tab, f"confirm-alike-{size}")
+    assert not overflows(tab)
+    warning.query_selector("a").click()
+    assert tab.url.endswith(page(other))
+    assert tab.complaints == []
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_of_the_trail_fit_the_screen(browser, live_server, bob, size, scheme, tmp_path):
     keys.generate("approvals.example.com/trail", tmp_path / "trail.key")

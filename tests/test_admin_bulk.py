@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from guardian.shortcuts import assign_perm
 
 from jit_approval import services
 from jit_approval.admin import bulk
 from jit_approval.models import ApprovalRequest, Decision
 from tests import factories
 from tests.test_admin_decide import text_of
-from tests.test_admin_inbox import INBOX, client_of
+from tests.test_admin_inbox import INBOX, client_of, page
 
 pytestmark = pytest.mark.django_db
 
@@ -155,8 +156,84 @@ def test_number_of_queries_of_the_confirmation_does_not_grow(bob, django_assert_
     rows = [factories.held() for _ in range(6)]
     for count in (2, 6):
         # session, user and permissions 4; the list 7 (Django builds it first); rows, decisions,
-        # delegations, authority
-        with django_assert_num_queries(15):
+        # delegations, authority, calls that look the same
+        with django_assert_num_queries(16):
+            choose(client, "approve_selected", rows[:count])
+
+
+SAME = {"object_pk": "42", "payload": '{"amount": "10.00"}'}
+
+
+@pytest.mark.parametrize("action", ["approve_selected", "reject_selected"])
+def test_a_call_that_was_not_selected_and_looks_the_same_is_told(bob, action) -> None:
+    erin = factories.user("erin")
+    other = factories.held(erin, **SAME)
+    row = factories.held(erin, **SAME, path="/api/customers/42/?again=1")
+    shown = text_of(choose(client_of(bob), action, [row, factories.held(erin)]))
+    assert shown.count("looks the same in another call") == 1
+    assert page(other) in shown
+    assert "selected too" not in shown
+
+
+def test_selected_calls_that_look_the_same_are_told_of_each_other(bob) -> None:
+    erin = factories.user("erin")
+    rows = [factories.held(erin, **SAME, path=f"/api/customers/42/?n={n}") for n in range(2)]
+    shown = text_of(choose(client_of(bob), "approve_selected", rows))
+    assert shown.count("looks the same in another call") == 2
+    assert shown.count("selected too") == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"object_pk": "43"}, {"payload": "{}"}, {"action": "customers.update"}, {"requester": "carl"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_selected_call_for_something_else_is_not_called_the_same(bob, other) -> None:
+    erin = factories.user("erin")
+    fields = {**SAME, **other}
+    name = fields.pop("requester", "")
+    rows = [factories.held(factories.user(name) if name else erin, **fields)]
+    rows.append(factories.held(erin, **SAME))
+    client = client_of(bob)
+    for selected in (rows, rows[1:]):
+        assert "looks the same" not in text_of(choose(client, "approve_selected", selected))
+
+
+def test_many_that_look_like_one_call_leave_no_other_without_its_warning(bob) -> None:
+    erin, carl = factories.user("erin"), factories.user("carl")
+    oldest = factories.held(carl, **SAME)
+    rows = [factories.held(who, **SAME) for who in (carl, erin)]
+    for number in range(8):
+        factories.held(erin, **SAME, path=f"/api/customers/42/?n={number}")
+    shown = text_of(choose(client_of(bob), "approve_selected", rows))
+    assert shown.count("carl has asked for what looks the same") == 1
+    assert shown.count("erin has asked for what looks the same") == 5
+    assert page(oldest) in shown
+
+
+def test_a_call_that_looks_the_same_is_named_without_a_link_to_who_may_not_see_it() -> None:
+    policy = factories.policy()
+    carol = factories.user("carol", is_staff=True)
+    assign_perm("jit_approval.decide", carol, policy)
+    factories.decider("bob")
+    erin = factories.user("erin")
+    other = factories.held(erin, **SAME)
+    row = factories.held(erin, **SAME, terms={"policy_id": policy.pk, "policy_slug": policy.slug})
+    shown = text_of(choose(client_of(carol), "approve_selected", [row]))
+    assert other.match_code in shown
+    assert page(other) not in shown
+
+
+def test_number_of_queries_does_not_grow_with_calls_that_look_the_same(
+    bob, django_assert_num_queries
+):
+    client, erin = client_of(bob), factories.user("erin")
+    rows = [factories.held(erin, object_pk=str(number)) for number in range(6)]
+    for number in range(6):
+        factories.held(erin, object_pk=str(number), path="/api/customers/?again=1")
+    for count in (2, 6):
+        # as above, and which of them one may look at
+        with django_assert_num_queries(17):
             choose(client, "approve_selected", rows[:count])
 
 

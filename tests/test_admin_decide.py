@@ -249,6 +249,37 @@ def test_a_call_that_looks_the_same_and_was_rejected_is_no_matter(bob) -> None:
     assert "looks the same" not in text_of(client_of(bob).get(page(again[1])))
 
 
+def test_one_that_still_waits_is_told_however_long_ago_it_was_asked_for(bob) -> None:
+    erin = factories.user("erin")
+    old, new = (factories.held(erin, object_pk="42") for _ in range(2))
+    long_ago = old.created_at - timedelta(days=3)
+    ApprovalRequest.objects.filter(pk=old.pk).update(created_at=long_ago)
+    assert page(old) in text_of(client_of(bob).get(page(new)))
+
+
+def test_those_whose_time_is_up_hide_none_that_still_waits(bob) -> None:
+    erin = factories.user("erin")
+    old = factories.held(erin, object_pk="42")
+    over = [factories.held(erin, object_pk="42") for _ in range(5)]
+    keys = [row.pk for row in over]
+    ApprovalRequest.objects.filter(pk__in=keys).update(due_at=old.created_at)
+    new = factories.held(erin, object_pk="42")
+    shown = text_of(client_of(bob).get(page(new)))
+    assert page(old) in shown
+    assert page(over[0]) not in shown
+
+
+def test_one_that_ran_days_ago_is_no_matter(bob) -> None:
+    erin = factories.user("erin")
+    old = factories.held(erin, object_pk="42")
+    services.approve(old, by=bob)
+    services.consume(factories.fresh(old), state_digest=factories.STATE)
+    long_ago = old.created_at - timedelta(days=3)
+    ApprovalRequest.objects.filter(pk=old.pk).update(created_at=long_ago)
+    new = factories.held(erin, object_pk="42")
+    assert "looks the same" not in text_of(client_of(bob).get(page(new)))
+
+
 def test_a_call_of_somebody_else_that_looks_the_same_is_no_matter(bob) -> None:
     factories.held(object_pk="42")
     assert "looks the same" not in text_of(client_of(bob).get(page(factories.held(object_pk="42"))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,15 @@ def visible_to(user: Any) -> ApprovalRequestQuerySet:
         return ApprovalRequest.objects.using(policies.database())
     # Annotated, not a subquery of `decidable_by`: its SQL names the outer table.
     return policies.with_authority(user).filter(Q(_authority=1) | own(user))
+
+
+def seen(user: Any, rows: Sequence[ApprovalRequest]) -> set[Any]:
+    """Return the keys of those of the rows that the user may look at."""
+    if not rows:
+        return set()
+    return set(
+        visible_to(user).filter(pk__in=[row.pk for row in rows]).values_list("pk", flat=True)
+    )
 
 
 def own(user: Any) -> Q:

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from jit_approval import conf, policies
-from jit_approval.admin import access, deadline, policy_list
+from jit_approval.admin import access, alike, deadline, policy_list
 from jit_approval.admin.deciding import Choice, DecisionForm, Result, attempt
 from jit_approval.capture import origin_of
 from jit_approval.models import ApprovalRequest
@@ -104,6 +104,8 @@ def _confirm(
         page.message_user(request, _("These calls are not open any more."), messages.WARNING)
         return None
     entries = _entries(request, rows)
+    shown = [entry for entry in entries if entry["options"].may_decide]
+    _add_alike(request, shown)
     context = {
         **page.admin_site.each_context(request),
         "title": _("Approve these calls?")
@@ -113,7 +115,7 @@ def _confirm(
         "media": page.media,
         "choice": choice,
         "is_approval": choice is Choice.APPROVE,
-        "entries": [entry for entry in entries if entry["options"].may_decide],
+        "entries": shown,
         "left_out": [entry for entry in entries if not entry["options"].may_decide],
         "checkbox": ACTION_CHECKBOX_NAME,
         "error": error,
@@ -146,6 +148,14 @@ def _entry(row: ApprovalRequest, options: access.Options) -> dict[str, Any]:
         "severity": policy_list.severity_badge(row),
         "options": options,
     }
+
+
+def _add_alike(request: HttpRequest, entries: list[dict[str, Any]]) -> None:
+    """Say of each that is to be decided which other calls look like it, on this page or not."""
+    rows = [entry["row"] for entry in entries]
+    found = alike.of_each(request.user, rows, among=rows)
+    for entry in entries:
+        entry["alike"] = found[entry["row"].pk]
 
 
 def _decide_each(

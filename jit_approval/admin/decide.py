@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
@@ -13,6 +12,7 @@ from django.template.response import TemplateResponse
 from jit_approval import conf, policies, services
 from jit_approval.admin import (
     access,
+    alike,
     deadline,
     ladder,
     policy_diffs,
@@ -25,14 +25,13 @@ from jit_approval.audit import issuing
 from jit_approval.capture import origin_of
 from jit_approval.models import ApprovalRequest
 from jit_approval.policies import progress
-from jit_approval.states import OPEN, Outcome, Status
+from jit_approval.states import Outcome, Status
 
 if TYPE_CHECKING:
     from jit_approval.admin.inbox import ApprovalRequestAdmin
 
 _METHODS = ("GET", "HEAD", "POST")
 _MAX_EARLIER = 10
-_MAX_ALIKE = 5
 
 
 def view(page: ApprovalRequestAdmin, request: HttpRequest, row: ApprovalRequest) -> HttpResponse:
@@ -86,7 +85,7 @@ def _render(
         "version_url": _version_url(page, request, row),
         "usable_for": deadline.as_words(row.usable_within),
         "earlier": _earlier(page, request, row),
-        "alike": _alike(request, row),
+        "alike": alike.of_each(request.user, [row])[row.pk],
         **({} if is_own else _climbed(row)),
         "nobody_left": ladder.last_resort(row),
         "timeline": [timeline.moment(event, is_own=is_own) for event in events],
@@ -128,7 +127,7 @@ def _earlier(
     same = ApprovalRequest.objects.using(policies.database()).with_now()
     same = same.filter(fingerprint=row.fingerprint, created_at__lte=row.created_at)
     found = list(same.exclude(pk=row.pk).order_by("-created_at")[:_MAX_EARLIER])
-    seen = _seen(request, found)
+    seen = access.seen(request.user, found)
     return [
         {
             "row": one,
@@ -138,38 +137,3 @@ def _earlier(
         }
         for one in found
     ]
-
-
-def _alike(request: HttpRequest, row: ApprovalRequest) -> list[dict[str, Any]]:
-    """Return calls that look the same and are not identical: approved as well, the same may be done twice.
-
-    Another header, query or spelling makes another call, which nothing else on the page would speak of.
-    """
-    if row.requester_id is None:
-        return []
-    recent = row.created_at - timedelta(days=1)
-    same = ApprovalRequest.objects.using(policies.database()).with_now()
-    same = same.filter(
-        requester=row.requester_id,
-        created_at__gte=recent,
-        action=row.action,
-        object_model=row.object_model,
-        object_pk=row.object_pk,
-        payload=row.payload,
-        status__in=(*OPEN, Status.CONSUMED),
-    ).exclude(fingerprint=row.fingerprint)
-    found = [
-        one
-        for one in same.order_by("-created_at")[:_MAX_ALIKE]
-        if one.status == Status.CONSUMED or deadline.shown_status(one) in OPEN
-    ]
-    seen = _seen(request, found)
-    return [{"row": one, "badge": deadline.badge(one), "is_seen": one.pk in seen} for one in found]
-
-
-def _seen(request: HttpRequest, rows: list[ApprovalRequest]) -> set[Any]:
-    """Return the keys of those that the user may look at."""
-    if not rows:
-        return set()
-    visible = access.visible_to(request.user).filter(pk__in=[row.pk for row in rows])
-    return set(visible.values_list("pk", flat=True))
