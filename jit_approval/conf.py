@@ -119,6 +119,8 @@ class Settings:
     # The file with the key that signs the audit trail, and the directory it is exported to as it is sealed.
     AUDIT_KEY_FILE: str = ""
     AUDIT_EXPORT_DIR: str = ""
+    # The public key, where calls are run by processes that do not have the private one.
+    AUDIT_PUBLIC_KEY: str = ""
     # Whether a call of critical severity runs only once all that led to it is sealed and signed.
     SEAL_BEFORE_EXECUTE: bool = False
     # Off: the database lets the trail be changed and removed, for tests that flush. Heeded while tests run, or where

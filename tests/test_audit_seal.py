@@ -298,6 +298,19 @@ def test_after_a_rotation_the_new_key_signs_and_the_old_one_no_more(
     assert (report.status(), report.verified, len(report.keys)) == (0, 4, 2)
 
 
+def test_what_was_sealed_is_signed_before_the_trail_is_handed_over(
+    trail: Trail, tmp_path: Path
+) -> None:
+    seal.seal(at_once=True)
+    keys.generate(NAME, tmp_path / "new.key")
+    dead = seal._Sealer("default", keys.load(trail.key_file, {}), {"sealed": 0, "signed": 0})
+    dead._advance(events(3))
+    heir = seal._Sealer("default", keys.load(trail.key_file, {}), {"sealed": 0, "signed": 0})
+    heir.succeed(keys.load(tmp_path / "new.key", {}))
+    stated = Checkpoint.objects.values_list("kind", "size")
+    assert list(stated) == [("checkpoint", 0), ("checkpoint", 3), ("rotation", 3)]
+
+
 def test_a_key_of_another_name_or_the_same_key_is_no_successor(
     trail: Trail, tmp_path: Path
 ) -> None:

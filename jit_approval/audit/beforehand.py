@@ -1,29 +1,38 @@
-"""`SEAL_BEFORE_EXECUTE`: a call of the highest severity runs only once all that led to it is signed."""
+"""`SEAL_BEFORE_EXECUTE`: a call of the highest severity runs only once all that led to it is signed.
+
+Rows of the database are not believed: whoever writes there could write a seal and a checkpoint, too. The newest
+checkpoint must be signed by the key of this process, and each event of the request be proven to be under it.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
-
-from django.db.models import Max
+from collections.abc import Sequence
+from typing import Any
 
 from jit_approval import conf
-from jit_approval.audit import export, keys, notes, places, seal
+from jit_approval.audit import chain, export, issuing, keys, newest, notes, places, seal
 from jit_approval.exceptions import NotSealed
-from jit_approval.models import ApprovalRequest, Checkpoint, Seal
-from jit_approval.states import Severity
+from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint
+from jit_approval.states import Severity, Status
 
 logger = logging.getLogger(__name__)
+
+
+class _Doubt(Exception):
+    """Why it is not known that all is signed."""
 
 
 def ensure_signed(approval_request: ApprovalRequest) -> None:
     """Refuse to go on unless every event of the request until now is signed; seal at once where this process can.
 
     Raises:
-        NotSealed: it is not. Nothing was spent; the call can be repeated.
+        NotSealed: it is not, or it cannot be told. Nothing was spent; the call can be repeated.
     """
     if not conf.get().SEAL_BEFORE_EXECUTE or approval_request.severity != Severity.CRITICAL:
         return
-    if _is_signed(approval_request):
+    if not _doubt(approval_request):
         return
     try:
         seal.seal(at_once=True)
@@ -34,14 +43,60 @@ def ensure_signed(approval_request: ApprovalRequest) -> None:
         export.ExportFailed,
     ) as error:
         logger.error("The trail could not be sealed for a call: %s", error)
-    if not _is_signed(approval_request):
+    if why := _doubt(approval_request):
+        logger.error("The request %s does not run: %s", approval_request.pk, why)
         raise NotSealed("The audit trail is not sealed; nothing ran. Repeat the call.")
 
 
-def _is_signed(approval_request: ApprovalRequest) -> bool:
+def _doubt(approval_request: ApprovalRequest) -> str:
+    """Return why it is not sure that all is signed; "" where it is."""
     alias = places.database()
-    signed = Checkpoint.objects.using(alias).aggregate(size=Max("size"))["size"] or 0
-    sealed = Seal.objects.using(alias).filter(
-        event__approval_request=approval_request.pk, index__lt=signed
-    )
-    return sealed.count() == approval_request.audit_seq
+    try:
+        last = Checkpoint.objects.using(alias).order_by("-number").first()
+        if last is None:
+            raise _Doubt("There is no checkpoint.")
+        signed, _ = newest.checkpoint(alias, last, seal.key_in_use())
+        rows = AuditEvent.objects.using(alias).filter(approval_request=approval_request.pk)
+        events = list(rows.select_related("seal").order_by("sequence"))
+        _ensure_whole(events, approval_request)
+        _ensure_under(events, signed.size, signed.root, alias)
+        _ensure_led_here(
+            [json.loads(event.body) for event in events if event.body], approval_request
+        )
+    except (
+        _Doubt,
+        newest.NotVouchedFor,
+        places.Damaged,
+        keys.KeyUnavailable,
+        notes.LibraryMissing,
+    ) as error:
+        return str(error)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "An event does not say what it should."
+    return ""
+
+
+def _ensure_whole(events: Sequence[AuditEvent], row: ApprovalRequest) -> None:
+    if len(events) != row.audit_seq or not events or events[-1].hash != row.audit_head:
+        raise _Doubt("Its events are not all there.")
+    if chain.first_broken(events) is not None:
+        raise _Doubt("Its events do not follow one another.")
+
+
+def _ensure_under(events: Sequence[AuditEvent], size: int, root: bytes, alias: str) -> None:
+    seals = [event.seal for event in events if hasattr(event, "seal")]
+    if len(seals) != len(events) or any(each.index >= size for each in seals):
+        raise _Doubt("Not all of its events are sealed and signed.")
+    if not all(found.is_under(root) for found in issuing.prove(seals, size, alias)):
+        raise _Doubt("Its events are not among those that were signed.")
+
+
+def _ensure_led_here(said: Sequence[Any], row: ApprovalRequest) -> None:
+    """What was signed must be of this request, about this call, and have it approved: events could be another's."""
+    if any(body["request"] != str(row.pk) for body in said):
+        raise _Doubt("Its events are of another request.")
+    held = [body["data"]["fingerprint"] for body in said if body["kind"] == "held"]
+    if held != [row.fingerprint]:
+        raise _Doubt("What was signed is about another call.")
+    if not any(body.get("to") == Status.APPROVED for body in said):
+        raise _Doubt("That it was approved is not among what was signed.")

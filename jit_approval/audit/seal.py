@@ -17,8 +17,8 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max, Q
 
 from jit_approval import clock, conf
-from jit_approval.audit import checkpoints, export, keys, merkle, notes, places
-from jit_approval.audit.notes import Signer
+from jit_approval.audit import checkpoints, export, keys, merkle, newest, notes, places
+from jit_approval.audit.notes import Signer, Verifier
 from jit_approval.models import AuditEvent, Checkpoint, Seal, TreeHead
 
 MOST = 1000
@@ -42,6 +42,21 @@ class _Overtaken(Exception):
 def is_configured() -> bool:
     """Tell whether somebody wants the trail sealed: there is a key, good or bad."""
     return bool(conf.get().AUDIT_KEY_FILE or os.environ.get(keys.ENVIRONMENT))
+
+
+def key_in_use() -> Verifier:
+    """Return the public key of this process: that of the key it signs with, or the one it was told.
+
+    Raises:
+        KeyUnavailable: there is none, or it cannot be used.
+    """
+    settings = conf.get()
+    if is_configured() or not settings.AUDIT_PUBLIC_KEY:
+        return keys.load(settings.AUDIT_KEY_FILE).verifier
+    try:
+        return notes.parse_verifier(settings.AUDIT_PUBLIC_KEY)
+    except notes.KeyFormatError as error:
+        raise keys.KeyUnavailable(f"AUDIT_PUBLIC_KEY is no public key: {error}.") from None
 
 
 def seal(*, at_once: bool = False) -> dict[str, int]:
@@ -147,7 +162,7 @@ class _Sealer:
             self._sign()  # the first statement, or one whose signer died
         while True:
             now = clock.now(self._alias)
-            newest = AuditEvent.objects.using(self._alias).aggregate(newest=Max("pk"))["newest"]
+            last_pk = AuditEvent.objects.using(self._alias).aggregate(last=Max("pk"))["last"]
             events = list(places.waiting(self._alias, self._head.settled)[:MOST])
             if not self._is_due(len(events), now, at_once):
                 break
@@ -155,11 +170,13 @@ class _Sealer:
                 self._advance(events)
             self._sign()
             if len(events) < MOST:
-                places.settle(self._alias, self._head, newest or 0, now)
+                places.settle(self._alias, self._head, last_pk or 0, now)
                 break
 
     def succeed(self, new: Signer) -> None:
         """State that `new` signs from here on."""
+        if self._last is None or self._tree.size > self._last.size:
+            self._sign()  # what it hands over is signed: the new key vouches for the checkpoint before it
         now = clock.now(self._alias)
         time = int(now.timestamp())
         statement = checkpoints.Rotation(self._signer.name, new.verifier, time, self._after)
@@ -169,7 +186,12 @@ class _Sealer:
         """Take up the tree where it was signed, and go on to where it was committed."""
         size = 0
         if self._last is not None:
-            signed = self._last_checkpoint()
+            try:
+                signed, self._after = newest.checkpoint(
+                    self._alias, self._last, self._signer.verifier
+                )
+            except newest.NotVouchedFor as error:
+                raise SealRefused(str(error)) from None
             size = signed.size
             self._tree = places.frontier(self._alias, size)
             if self._tree.root() != signed.root:
@@ -182,36 +204,6 @@ class _Sealer:
             )
         for row in places.sealed(self._alias, size, self._head.size):
             self._tree.append(places.leaf(row.event))
-
-    def _last_checkpoint(self) -> checkpoints.Checkpoint:
-        """Return the last checkpoint, which this key, or the rotation to it, vouches for.
-
-        Raises:
-            SealRefused: it does not.
-        """
-        row: Checkpoint | None = self._last
-        vouched: bytes | None = None
-        while row is not None:
-            try:
-                if vouched is None:
-                    statement, _ = checkpoints.opened(row.note, [self._signer.verifier])
-                else:
-                    statement = checkpoints.parse(notes.split(row.note)[0])
-            except notes.NoteError as error:
-                raise SealRefused(
-                    f"The last statement in the database is not of the key in use: {error}."
-                ) from None
-            text = checkpoints.digest(statement.text())
-            self._after = self._after or text
-            if vouched not in (None, text):
-                break
-            if isinstance(statement, checkpoints.Checkpoint):
-                return statement
-            if vouched is None and statement.key != self._signer.verifier:
-                raise SealRefused(f"The key in use has named its successor, {statement.key}.")
-            vouched = statement.after
-            row = Checkpoint.objects.using(self._alias).filter(number=row.number - 1).first()
-        raise SealRefused("The statements in the database do not follow one another.")
 
     def _is_due(self, count: int, now: datetime, at_once: bool) -> bool:
         if count >= MOST or (count and at_once):

@@ -14,6 +14,7 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from jit_approval import conf
+from jit_approval.audit import notes
 from jit_approval.checks import trail
 
 _MAX_JSON_DEPTH = 200
@@ -82,6 +83,9 @@ def _findings(config: conf.Settings) -> Iterator[tuple[str, tuple[str, str]]]:
     if config.AUDIT_WEBHOOK_URL and not config.AUDIT_WEBHOOK_SECRETS:
         hint = "Give AUDIT_WEBHOOK_SECRETS one as the receiver has it: whsec_ and 32 random bytes in base64."
         yield "AUDIT_WEBHOOK_URL", ("has no secret to sign with, so nothing would be sent", hint)
+    if config.AUDIT_PUBLIC_KEY and not _is_public_key(config.AUDIT_PUBLIC_KEY):
+        hint = "Give the line that `approval_audit keygen` printed: name+id+base64."
+        yield "AUDIT_PUBLIC_KEY", ("is no public key, so no call of critical severity runs", hint)
     if config.BASE_URL and not _is_web_address(config.BASE_URL):
         yield "BASE_URL", ("is no http(s) address", "Such as https://backoffice.example.com")
     if problem := _path_problem(config.PERSON_KEY):
@@ -95,6 +99,14 @@ def _findings(config: conf.Settings) -> Iterator[tuple[str, tuple[str, str]]]:
             "Give the dotted path of a callable(request) that returns the agent's name, or nothing."
         )
         yield "REQUEST_AGENT", (problem, hint)
+
+
+def _is_public_key(text: str) -> bool:
+    try:
+        notes.parse_verifier(text)
+    except notes.KeyFormatError:
+        return False
+    return True
 
 
 def _is_web_address(text: str) -> bool:

@@ -17,12 +17,14 @@ def check_setting() -> list[CheckMessage]:
 
 
 def _key() -> list[CheckMessage]:
-    if not conf.get().SEAL_BEFORE_EXECUTE or seal.is_configured():
+    if not conf.get().SEAL_BEFORE_EXECUTE or seal.is_configured() or conf.get().AUDIT_PUBLIC_KEY:
         return []
     return [
         Warning(
-            "Calls of critical severity wait until the audit trail is sealed, and there is no key here to seal it.",
-            hint="Set AUDIT_KEY_FILE where calls are run, or at least where approval_clock or qcluster runs.",
+            "Calls of critical severity run only once the audit trail is sealed, and there is no key here to seal it, "
+            "nor to tell that somebody has: none will run.",
+            hint="Set AUDIT_KEY_FILE where calls are run; or AUDIT_PUBLIC_KEY, and AUDIT_KEY_FILE where approval_clock "
+            "or qcluster runs.",
             id="jit_approval.W019",
         )
     ]
