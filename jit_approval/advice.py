@@ -51,7 +51,7 @@ _WAIT = (
     "Nothing was done yet: somebody must approve exactly this call. Do not change it, do not try "
     "another way, and do not report it as done. "
 )
-_LOOK = "Read status_url every {interval} seconds, or later"
+_LOOK = "Read status_url every {seconds}, or later"
 _REPEAT = "send the identical call again with the header Approval-Id: {approval_id}"
 _END = 'If its next is "none" or "ask_again", stop and tell whoever asked you.'
 
@@ -61,12 +61,10 @@ def instructions(problem: Mapping[str, Any]) -> str:
     code = problem["code"]
     if code != "approval_pending":
         return _INSTRUCTIONS.get(code, "")
+    interval = problem["interval"]
+    seconds = f"{interval} second{'' if interval == 1 else 's'}"
     if not problem.get("status_url"):
-        text = (
-            "In {interval} seconds, or later, "
-            + _REPEAT
-            + "; until it is approved, this is the answer."
-        )
+        text = "In {seconds}, or later, " + _REPEAT + "; until it is approved, this is the answer."
     elif problem.get("next") == "server_runs":
         text = (
             "Do not send it again either: the server makes it once it is approved. "
@@ -76,7 +74,7 @@ def instructions(problem: Mapping[str, Any]) -> str:
         )
     else:
         text = _LOOK + '; when its next is "repeat_call", ' + _REPEAT + ". " + _END
-    return _WAIT + text.format(**problem)
+    return _WAIT + text.format(**problem, seconds=seconds)
 
 
 NEXT = {

@@ -18,6 +18,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import Error, IntegrityError, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
+from django.utils.translation import ngettext
 
 from jit_approval import (
     clock,
@@ -229,9 +230,12 @@ class _Found:
         unended = Q(status__in=OPEN) | Q(outcome__in=_UNENDED)
         count = self.requests().filter(unended).count() + voted.filter(unended).count()
         if count:
-            raise ErasureRefused(
-                f"{count} requests by this person, or that they voted on, are open, run, or have no known outcome."
+            text = ngettext(
+                "%(count)d request by this person, or that they voted on, is open, runs, or has no known outcome.",
+                "%(count)d requests by this person, or that they voted on, are open, run, or have no known outcome.",
+                count,
             )
+            raise ErasureRefused(text % {"count": count})
 
     def ensure_sealed(self) -> None:
         """Refuse what no signature covers yet: no act of erasure could name it."""

@@ -237,7 +237,9 @@ def _export(now: datetime) -> Finding:
         return Finding("export", Level.OK, _("The audit trail reaches where it is exported to."))
     worst = min(failing, key=lambda each: each.failing_since or now)
     age = now - (worst.failing_since or now)
-    said = _("The audit trail has not reached %(target)s for %(age)s, %(count)s events: %(error)s")
+    said = _(
+        "The audit trail has not reached %(target)s for %(age)s, events behind: %(count)s. %(error)s"
+    )
     count = worst.behind
     values = {
         "target": worst.name,

@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import cache
 
 from django.db import connections
+from django.utils.translation import ngettext
 
 from jit_approval import clock, conf
 from jit_approval.calls import Call, Terms
@@ -28,17 +29,25 @@ def ensure_may_open(call: Call, terms: Terms, *, using: str) -> datetime:
     if rejected is not None:
         raise CoolingDown("A like call was rejected moments ago.", approval_id=rejected)
     if waiting >= config.MAX_OPEN_PER_REQUESTER:
-        raise TooManyPending(f"You have {waiting} open requests; that is the most one may have.")
+        text = ngettext(
+            "You have %(count)d open request; that is the most one may have.",
+            "You have %(count)d open requests; that is the most one may have.",
+            waiting,
+        )
+        raise TooManyPending(text % {"count": waiting})
     for count, rate in (
         (opened, config.OPENINGS_PER_REQUESTER),
         (by_policy, config.OPENINGS_PER_POLICY),
     ):
         if count >= rate.count:
             seconds = int(rate.period.total_seconds())
-            raise TooManyPending(
-                f"{count} requests were opened in the last {seconds} s; that is the limit.",
-                retry_after=seconds,
+            text = ngettext(
+                "%(count)d request was opened in the last %(seconds)d s; that is the limit.",
+                "%(count)d requests were opened in the last %(seconds)d s; that is the limit.",
+                count,
             )
+            said = text % {"count": count, "seconds": seconds}
+            raise TooManyPending(said, retry_after=seconds)
     return now
 
 

@@ -216,7 +216,7 @@ def slow_down() -> Problem:
     interval = conf.get().POLL_INTERVAL
     return Problem(
         "slow_down",
-        f"Nothing has changed. Wait {interval} seconds between two looks, or ask with Prefer: wait.",
+        f"Nothing has changed. Wait {interval} s between two looks, or ask with Prefer: wait.",
         headers={"Retry-After": str(interval)},
         executed=False,
         retryable=True,

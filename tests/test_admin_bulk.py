@@ -169,7 +169,10 @@ def test_a_call_that_was_not_selected_and_looks_the_same_is_told(bob, action) ->
     erin = factories.user("erin")
     other = factories.held(erin, **SAME)
     row = factories.held(erin, **SAME, path="/api/customers/42/?again=1")
-    shown = text_of(choose(client_of(bob), action, [row, factories.held(erin)]))
+    client = client_of(bob)
+    assert "these calls?" not in text_of(choose(client, action, [row]))
+    shown = text_of(choose(client, action, [row, factories.held(erin)]))
+    assert "these calls?" in shown
     assert shown.count("looks the same in another call") == 1
     assert page(other) in shown
     assert "selected too" not in shown

@@ -130,6 +130,11 @@ def test_quorum_out_of_reach_is_told_on_saving_and_on_the_page(editor) -> None:
     assert "Fewer than 2 people may decide" in text_of(client.get(f"{POLICIES}{policy.pk}/change/"))
 
 
+def test_a_policy_that_nobody_may_decide_says_so(editor) -> None:
+    response = client_of(editor).post(f"{POLICIES}add/", form(), follow=True)
+    assert "Nobody may decide: calls under this policy" in text_of(response)
+
+
 def test_policy_with_requests_is_not_deleted(editor) -> None:
     factories.decider()
     used, unused = factories.policy(), factories.policy()

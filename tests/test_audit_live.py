@@ -73,7 +73,7 @@ def test_what_is_not_sealed_yet_accuses_nobody_until_it_is_late(key: notes.Verif
     AuditEvent.objects.filter(pk=late.pk).update(at=at)
     report = live.verify([key])
     assert (report.status(), report.is_sound) == (3, True)
-    assert report.unfinished == ["1 events have waited for more than 5 minutes to be sealed"]
+    assert report.unfinished == ["1 event has waited for more than 5 minutes to be sealed"]
 
 
 def test_a_database_that_was_never_sealed_is_not_called_verified(key: notes.Verifier) -> None:

@@ -136,6 +136,7 @@ def test_contents_that_were_erased_are_told(tmp_path: Path) -> None:
     bare = replace(events[1], record=Record(1, events[1].record.hash, "", None))
     report = checked(tmp_path, folder.note_line(note), proofs.as_line(bare))
     assert (report.status(), report.verified) == (3, 1)
+    assert report.unfinished[0].startswith("1 event has no content")
 
 
 def test_the_command_takes_a_selection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,5 +144,5 @@ def test_the_command_takes_a_selection(tmp_path: Path, capsys: pytest.CaptureFix
     file = tmp_path / "some.jsonl"
     file.write_bytes(folder.note_line(note) + proofs.as_line(events[5]))
     assert verify.main([str(file), "--key", str(KEY)]) == 0
-    assert "verified    1 of 1 events" in capsys.readouterr().out
+    assert "verified    1 of 1 event\n" in capsys.readouterr().out
     assert verify.main([str(file), "--key", str(KEY), "--checkpoint", str(file)]) == 2

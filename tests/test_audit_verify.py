@@ -369,7 +369,7 @@ def test_a_clock_that_went_back_is_named_and_accuses_nobody(tmp_path: Path) -> N
     writer.checkpoint()
     report = checked(writer.history.write(tmp_path))
     assert report.status() == 0
-    assert report.warnings == ["statement 3 of the signer: the clock went back by 3540 seconds"]
+    assert report.warnings == ["statement 3 of the signer: the clock went back by 3,540 seconds"]
 
 
 def test_a_line_too_long_to_be_an_event_is_not_read_into_memory(

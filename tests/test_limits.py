@@ -56,7 +56,9 @@ def test_open_requests_of_one_requester_are_limited(caller):
 @override_settings(JIT_APPROVAL={"MAX_OPEN_PER_REQUESTER": 1})
 def test_an_approved_call_holds_its_place_until_it_ran(caller):
     caller.approve(pay(caller, 1))
-    refused(pay(caller, 2), retry_after=None)
+    second = pay(caller, 2)
+    refused(second, retry_after=None)
+    assert second.json()["detail"].startswith("You have 1 open request; ")
     assert pay(caller, 1).status_code == 201
     assert pay(caller, 2).json()["code"] == "approval_pending"
 

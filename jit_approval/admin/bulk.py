@@ -108,9 +108,7 @@ def _confirm(
     _add_alike(request, shown)
     context = {
         **page.admin_site.each_context(request),
-        "title": _("Approve these calls?")
-        if choice is Choice.APPROVE
-        else _("Reject these calls?"),
+        "title": _title(choice, len(shown)),
         "opts": page.opts,
         "media": page.media,
         "choice": choice,
@@ -125,6 +123,12 @@ def _confirm(
     request.current_app = page.admin_site.name
     template = "admin/jit_approval/confirm_selected.html"
     return TemplateResponse(request, template, context, status=400 if error else 200)
+
+
+def _title(choice: Choice, count: int) -> str:
+    if choice is Choice.APPROVE:
+        return ngettext("Approve this call?", "Approve these calls?", count)
+    return ngettext("Reject this call?", "Reject these calls?", count)
 
 
 def _entries(request: HttpRequest, rows: list[ApprovalRequest]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext as _t
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from jit_approval.admin.trail import ReadOnlyAdmin
 from jit_approval.models import Notification
@@ -48,8 +49,10 @@ class NotificationAdmin(ReadOnlyAdmin):
         again = delivery.send_again(queryset)
         for row in failed:
             self.log_change(request, row, _t("Sent again."))
-        text = _t(
-            "%(count)d of the selected are sent again. A call that nobody has to decide any more is not announced."
+        text = ngettext(
+            "%(count)d of the selected is sent again. A call that nobody has to decide any more is not announced.",
+            "%(count)d of the selected are sent again. A call that nobody has to decide any more is not announced.",
+            again,
         )
         self.message_user(request, text % {"count": again}, messages.SUCCESS)
 

@@ -251,10 +251,17 @@ def _out_of_reach(policy: ApprovalPolicy) -> str:
         ) % {"needed": needed, "permission": policy.object_permission}
     if groups:
         named = ", ".join(f"{name} {count}" for name, count in sorted(groups.items()))
-        return _t(
+        text = ngettext(
+            "Nobody could meet this: %(needed)d person, of %(groups)s. Calls "
+            "under this policy will be refused as unavailable.",
             "Nobody could meet this: %(needed)d people, of them %(groups)s, each for one place. Calls "
-            "under this policy will be refused as unavailable."
-        ) % {"needed": needed, "groups": named}
-    return _t(
-        "Fewer than %(needed)d people may decide: calls under this policy will be refused as unavailable."
-    ) % {"needed": needed}
+            "under this policy will be refused as unavailable.",
+            needed,
+        )
+        return text % {"needed": needed, "groups": named}
+    text = ngettext(
+        "Nobody may decide: calls under this policy will be refused as unavailable.",
+        "Fewer than %(needed)d people may decide: calls under this policy will be refused as unavailable.",
+        needed,
+    )
+    return text % {"needed": needed}

@@ -22,6 +22,11 @@ def plain(text: str) -> str:
     return escaped if len(escaped) <= _LONGEST else f"{escaped[:_LONGEST]}..."
 
 
+def many(count: int, word: str) -> str:
+    """Return a number of things in words. Here, for a verifier does without Django's translations."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 class Kind(StrEnum):
     """What is wrong."""
 

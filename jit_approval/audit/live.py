@@ -14,7 +14,7 @@ from typing import Any
 from django.db.models import F
 
 from jit_approval.audit import checking, merkle, places
-from jit_approval.audit.findings import Kind, Report
+from jit_approval.audit.findings import Kind, Report, many
 from jit_approval.audit.links import digest
 from jit_approval.audit.notes import Verifier
 from jit_approval.audit.records import Record, is_hash
@@ -51,8 +51,9 @@ def verify(
     waiting = places.late(alias)
     if waiting:
         minutes = int(places.LATE.total_seconds() // 60)
+        have = "has" if waiting == 1 else "have"
         report.unfinished.append(
-            f"{waiting} events have waited for more than {minutes} minutes to be sealed"
+            f"{many(waiting, 'event')} {have} waited for more than {minutes} minutes to be sealed"
         )
     return report
 

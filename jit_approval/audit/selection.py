@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jit_approval.audit import folder, proofs, records
 from jit_approval.audit.checkpoints import Checkpoint
-from jit_approval.audit.findings import Kind, Report
+from jit_approval.audit.findings import Kind, Report, many
 from jit_approval.audit.notes import Verifier
 from jit_approval.audit.proofs import Proven
 from jit_approval.audit.records import Record
@@ -95,7 +95,7 @@ def _read_statement(report: Report, trust: Trust, line: bytes, roots: dict[int, 
     if not isinstance(statement, Checkpoint):
         return
     if roots.setdefault(statement.size, statement.root) != statement.root:
-        what = f"two checkpoints over {statement.size} events are not the same: the trail was split"
+        what = f"two checkpoints over {many(statement.size, 'event')} are not the same: the trail was split"
         report.add(Kind.ALTERED, None, what)
 
 
@@ -124,9 +124,9 @@ class _Reader:
         report.verified = self._verified
         report.unsealed = self._waiting
         if self._bare:
-            report.unfinished.append(
-                f"{self._bare} events have no content: the whole trail tells by whose authority"
-            )
+            have = "has" if self._bare == 1 else "have"
+            bare = f"{many(self._bare, 'event')} {have} no content"
+            report.unfinished.append(f"{bare}: the whole trail tells by whose authority")
         if not self._roots:
             report.unfinished.append("there is no checkpoint")
 
@@ -143,7 +143,7 @@ class _Reader:
             self._report.add(Kind.ALTERED, record.index, what)
             return
         if root is None:
-            what = f"the checkpoint over {proven.size} events, which it names, is not here"
+            what = f"the checkpoint over {many(proven.size, 'event')}, which it names, is not here"
             self._report.add(Kind.MISSING, record.index, what)
         elif not proven.is_under(root):
             self._report.add(Kind.ALTERED, record.index, "it is not in the tree that was signed")

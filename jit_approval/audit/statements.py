@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jit_approval.audit import checkpoints, notes
 from jit_approval.audit.checkpoints import Checkpoint, Rotation, Statement
-from jit_approval.audit.findings import Kind, Report
+from jit_approval.audit.findings import Kind, Report, many
 from jit_approval.audit.notes import NoteError, Verifier
 
 
@@ -113,13 +113,13 @@ class Statements:
         if isinstance(statement, Checkpoint):
             if statement.size < self._size:
                 self._bad(
-                    f"{where} goes back, from {self._size} events to {statement.size}",
+                    f"{where} goes back, from {many(self._size, 'event')} to {statement.size}",
                     Kind.REORDERED,
                 )
             self._size = max(self._size, statement.size)
         if statement.time < self._time:
             back = self._time - statement.time
-            self._report.warnings.append(f"{where}: the clock went back by {back} seconds")
+            self._report.warnings.append(f"{where}: the clock went back by {many(back, 'second')}")
         self._time = statement.time
 
     def _bad(self, text: str, kind: Kind = Kind.ALTERED) -> None:

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from jit_approval.audit import checking, notes, receipts
-from jit_approval.audit.findings import Report, plain
+from jit_approval.audit.findings import Report, many, plain
 from jit_approval.audit.folder import Folder
 from jit_approval.audit.notes import Verifier
 from jit_approval.audit.selection import Selection
@@ -97,7 +97,7 @@ def _facts(report: Report) -> list[str]:
     }
     return [
         f"{report.what:<11} {plain(report.origin) or 'unknown'}",
-        f"verified    {report.verified:,} of {report.events:,} events",
+        f"verified    {report.verified:,} of {many(report.events, 'event')}",
         *([f"checkpoint  {checking.moment(report.time)}, root {report.root}"] if report.time is not None else []),
         *([f"erased      {report.erased:,} by authority"] if report.erased else []),
         *([f"not sealed  {report.unsealed:,}: no signature covers them yet"] if report.unsealed else []),

@@ -79,7 +79,7 @@ def _held(found: Explanation, terms: Terms) -> Iterator[str]:
     )
     names = ", ".join(map(named, found.deciders)) or "nobody"
     more = found.deciders_count - len(found.deciders)
-    yield from _row("Deciders", names + (f", and {more} others" if more else ""))
+    yield from _row("Deciders", names + (f", and {many(more, 'other')}" if more else ""))
     for step in on_silence(terms):
         yield from _row("On silence", step)
     if not found.is_reachable:
@@ -152,7 +152,7 @@ def of_replay(found: Replay) -> Iterator[str]:
     if draft.condition.strip():
         yield from _wrapped("  if ", " ".join(draft.condition.split()))
     yield (
-        f"{found.recorded:,} calls on record since {_time(found.since)}, "
+        f"{many(found.recorded, 'call')} on record since {_time(found.since)}, "
         f"{found.named:,} of actions it names"
     )
     yield ""
@@ -170,7 +170,7 @@ def headline(found: Replay) -> str:
     what = _AFFECTED.get(str(found.draft.effect), "held")
     users, uncertain = len(found.by_user), found.uncertain.total()
     sentence = (
-        f"would have {what} {_many(found.affected, 'call')} of {_many(users, 'user')}, "
+        f"would have {what} {many(found.affected, 'call')} of {many(users, 'user')}, "
         f"median {found.median_a_day:g} a day"
     )
     if uncertain:
@@ -200,13 +200,14 @@ def _table(title: str, counts: Counter[str]) -> Iterator[str]:
         yield from _wrapped(f"  {count:>8,}  ", visible(name) or "(gone)")
     rest = counts.total() - sum(count for _, count in counts.most_common(_MOST_ROWS))
     if rest:
-        yield f"  {rest:>8,}  of {len(counts) - _MOST_ROWS:,} others"
+        yield f"  {rest:>8,}  of {many(len(counts) - _MOST_ROWS, 'other')}"
 
 
 # --- pieces ------------------------------------------------------------------------------------------------
 
 
-def _many(count: int, word: str) -> str:
+def many(count: int, word: str) -> str:
+    """Return a number of things in words."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from textwrap import wrap
 
+from jit_approval.explaining.as_text import many
 from jit_approval.inventory.around import WayAround
 from jit_approval.inventory.gates import Gate, Status, Why
 from jit_approval.inventory.lines import Line, Listed
@@ -124,7 +125,7 @@ def _named_in_vain(gate: Gate, naming: Naming) -> str:
 def _applied(applied: Applied) -> str:
     count = applied.required_approvals
     effect = {
-        "require": f"requires {count} approval{'' if count == 1 else 's'}",
+        "require": f"requires {many(count, 'approval')}",
         "allow": "lets it run at once",
     }
     said = f"{applied.slug} {effect.get(applied.effect, 'denies')}"
@@ -212,11 +213,13 @@ def _sums(inventory: Inventory) -> Iterator[str]:
     allowed = sum(line.allowed is not None for line in lines)
     yield ""
     yield (
-        f"{len(lines)} methods of {len(inventory.routes)} routes: {counts[Status.GATED]} held, "
+        f"{many(len(lines), 'method')} of {many(len(inventory.routes), 'route')}: {counts[Status.GATED]} held, "
         f"{counts[Status.UNGATED]} without a gate, {counts[Status.CANNOT_TELL]} cannot be told; "
         f"{allowed} allowed by the list."
     )
-    yield from _wrapped(f"{_left_out(inventory)}{inventory.reading} routes only read.", "", "  ")
+    reading = many(inventory.reading, "route")
+    reads = f"{reading} only read{'s' if inventory.reading == 1 else ''}."
+    yield from _wrapped(f"{_left_out(inventory)}{reads}", "", "  ")
 
 
 def _left_out(inventory: Inventory) -> str:
