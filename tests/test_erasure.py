@@ -164,10 +164,10 @@ def test_what_is_open_or_of_unknown_outcome_or_not_sealed_is_refused(
 ) -> None:
     erin = factories.user("erin")
     row = factories.held(erin)
-    with pytest.raises(erasure.ErasureRefused, match="^1 request .* is open"):
+    with pytest.raises(erasure.ErasureRefused, match=r"^1 request .* is open"):
         erasure.erase(erasure.Scope(subject="erin"), by=alice)
     other = factories.held(erin)
-    with pytest.raises(erasure.ErasureRefused, match="^2 requests .* are open"):
+    with pytest.raises(erasure.ErasureRefused, match=r"^2 requests .* are open"):
         erasure.erase(erasure.Scope(subject="erin"), by=alice)
     services.cancel(other, by=erin)
     services.approve(row, by=bob)
