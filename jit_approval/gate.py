@@ -20,13 +20,13 @@ from jit_approval import (
     fingerprint,
     gated,
     handlers,
+    online,
     policies,
     problems,
     repeating,
     replays,
     services,
     verdicts,
-    waiting,
 )
 from jit_approval.attempt import Attempt, named_id
 from jit_approval.capture import capture, parts_without_object
@@ -73,7 +73,8 @@ def _check_gated(request: Request, view: APIView, method: str, by_policy_only: b
     if vars(request).get(_DECIDING) is view:
         handlers.disarm(view, method)  # until the outer question is answered
         return True
-    return _decide(request, view, method, by_policy_only)
+    with online.answered(request, view):
+        return _decide(request, view, method, by_policy_only)
 
 
 def _answer_probe(view: APIView, method: str) -> bool:
@@ -118,29 +119,13 @@ def _decide(request: Request, view: APIView, method: str, by_policy_only: bool) 
                 raise
         call = capture(request, view, action=action, method=method, obj=obj)
         attempt = Attempt(request, call, candidates)
-        try:
-            grant = attempt.settle()
-        except problems.ApprovalRequired as required:
-            _let_wait(required, request, view)
-            raise
+        grant = attempt.settle()
     vars(request)[_VERDICT if attempt.is_named else _UNNAMED] = _key(request, view)
     if grant is None:
         handlers.let_through(request, view, method)
     else:
         handlers.arm(request, view, method, grant)
     return True
-
-
-def _let_wait(required: problems.ApprovalRequired, request: Request, view: APIView) -> None:
-    """Note on a held call that its caller may wait, and for what; `middleware.WaitForApproval` does the waiting.
-
-    Not where another view asked this one: that view's work would be done again with it.
-    """
-    row, match = required.approval_request, request._request.resolver_match
-    if "HTTP_PREFER" not in request.META or row.status != Status.PENDING or match is None:
-        return
-    if getattr(match.func, "cls", None) is type(view):
-        required.held = waiting.held(row, reader=request.user.pk, now=required.now)
 
 
 def _ensure_no_replay(request: Request) -> None:

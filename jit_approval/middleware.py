@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.views import APIView
 
-from jit_approval import conf, gated, repeating, waiting
+from jit_approval import conf, gated, problems, repeating, waiting
 from jit_approval.handlers import ATOMIC_MARK
 
 
@@ -82,6 +82,7 @@ def _spare_testcase(alias: str) -> None:
 
 
 _turns = waiting.Turns(32)
+_HELD = (HTTPStatus.FORBIDDEN, HTTPStatus.ACCEPTED)
 
 
 class WaitForApproval:
@@ -119,7 +120,10 @@ class WaitForApproval:
                 if not granted or not await sync_to_async(waiting.release_connections)():
                     break
                 del response  # it keeps the view and all it has read
-                await waiting.wait_on_loop(held, line.left(held))
+                waits_for: waiting.Held | None = held
+                while waits_for is not None:
+                    await waiting.wait_on_loop(waits_for, line.left(waits_for))
+                    waits_for = await self._looked(line, waits_for)
             async with _turns.here():
                 response = await self.get_response(line.again(held))
         return line.answer(response)
@@ -130,10 +134,16 @@ class WaitForApproval:
             with waiting.seat(held.reader, line.asked) as granted:
                 if not granted or not waiting.release_connections():
                     break
-                if not waiting.wait_in_thread(held, line.left(held), request):
+                if not line.wait_in_thread(held, request):
                     break  # it would run, and nobody would hear of it
             response = self.get_response(line.again(held))
         return line.answer(response)
+
+    async def _looked(self, line: _Line, held: waiting.Held) -> waiting.Held | None:
+        if not line.goes_on(held):
+            return None
+        async with _turns.here():
+            return await sync_to_async(line.looked)(held)
 
 
 class _Line:
@@ -144,11 +154,12 @@ class _Line:
         self._repeatable = repeatable
         self._since = monotonic()
         self._waited = False
+        self._is_servers: waiting.Held | None = None
 
     def held_by(self, response: HttpResponseBase) -> waiting.Held | None:
         """Return what the answer waits for, if it does, and there is time left."""
         # The status API marks its answers too; those wait in their own view.
-        held = waiting.held_by(response) if response.status_code == HTTPStatus.FORBIDDEN else None
+        held = waiting.held_by(response) if response.status_code in _HELD else None
         return held if held is not None and self.left(held) > 0 else None
 
     def left(self, held: waiting.Held) -> float:
@@ -157,15 +168,47 @@ class _Line:
         until = self._since + min(self.asked.seconds, allowed)
         return min(until - monotonic(), held.until_deadline)
 
+    def goes_on(self, held: waiting.Held) -> bool:
+        """Tell whether to wait on if nothing speaks against it: the server runs the call, and there is time left."""
+        return held.by_server and self.left(held) > 0
+
+    def looked(self, held: waiting.Held) -> waiting.Held | None:
+        """Return what the caller waits for by now; None where the call is to be made again."""
+        found = waiting.looked(held)
+        released = waiting.release_connections()
+        return found if found is not None and released and self.left(found) > 0 else None
+
+    def wait_in_thread(self, held: waiting.Held, request: HttpRequest) -> bool:
+        """Wait until the call is to be made again. False: nobody is left to answer."""
+        waits_for: waiting.Held | None = held
+        while waits_for is not None:
+            if not waiting.wait_in_thread(waits_for, self.left(waits_for), request):
+                return False
+            waits_for = self.looked(waits_for) if self.goes_on(waits_for) else None
+        return True
+
     def again(self, held: waiting.Held) -> HttpRequest:
         """Return the call, made again."""
         self._waited = True
+        self._is_servers = held if held.by_server else None
         return self._repeatable.again(held.pk)
 
     def answer(self, response: HttpResponseBase) -> HttpResponseBase:
         """Return the answer, and say on it that the caller was let wait."""
         if self._waited:
-            response.headers["Preference-Applied"] = self.asked.applied
+            others = response.headers.get("Preference-Applied")
+            applied = ", ".join(filter(None, (others, self.asked.applied)))
+            response.headers["Preference-Applied"] = applied
+        if self._is_servers is not None and "Approval-Id" not in response.headers:
+            self._point_to(self._is_servers, response)
         closers: list[Any] = vars(response)["_resource_closers"]
         closers.append(self._repeatable.close)
         return response
+
+    @staticmethod
+    def _point_to(held: waiting.Held, response: HttpResponseBase) -> None:
+        """Say where to look: something before the gate refused the caller by now, but the server may have run it."""
+        response.headers["Approval-Id"] = str(held.pk)
+        link = problems.status_url(held)
+        if link:
+            response.headers["Link"] = f'<{link}>; rel="status"'

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
+from django.http.response import HttpResponseBase
 from django.urls import NoReverseMatch, reverse
 from rest_framework.exceptions import APIException
 from rest_framework.renderers import JSONRenderer
@@ -72,8 +73,16 @@ _TITLES = {
 _RECEIPT_INTERVAL = 30
 
 
-class Problem(APIException):
-    """A refusal with its own body, whatever the project's EXCEPTION_HANDLER would have made of it."""
+class Answer(APIException):
+    """An answer of the gate's own, whatever the project's EXCEPTION_HANDLER would have made of it."""
+
+    def response(self, request: Request) -> HttpResponseBase:
+        """Return it."""
+        raise NotImplementedError
+
+
+class Problem(Answer):
+    """A refusal with its own body."""
 
     def __init__(
         self,
@@ -122,6 +131,12 @@ class ApprovalRequired(Problem):
 
     approval_request: ApprovalRequest
     now: datetime
+
+
+class Over(Problem):
+    """The call's approval request is closed: nothing ran now."""
+
+    approval_request: ApprovalRequest
 
 
 def held(
@@ -181,7 +196,7 @@ _OVER = {
 }
 
 
-def over(approval_request: ApprovalRequest, *, of_this_call: bool = True) -> Problem:
+def over(approval_request: ApprovalRequest, *, of_this_call: bool = True) -> Over:
     """Return the answer to a call whose approval request is closed, or to one like a rejected one."""
     status = Status(approval_request.status)
     comment = rejection_comment(approval_request) if status is Status.REJECTED else ""
@@ -199,7 +214,7 @@ def over(approval_request: ApprovalRequest, *, of_this_call: bool = True) -> Pro
         members["outcome"] = approval_request.outcome
         if approval_request.execution == Execution.SERVER:
             members |= {"next": "fetch_result", "result_url": result_url(approval_request)}
-    return Problem(
+    problem = Over(
         f"approval_{status.value}",
         detail,
         headers={"Approval-Id": str(approval_request.pk)},
@@ -209,6 +224,8 @@ def over(approval_request: ApprovalRequest, *, of_this_call: bool = True) -> Pro
         policy=approval_request.policy_slug or None,
         **members,
     )
+    problem.approval_request = approval_request
+    return problem
 
 
 def slow_down() -> Problem:
@@ -300,22 +317,22 @@ _ANSWERS = "_jit_approval_answers"
 
 
 def answer_in(view: APIView) -> None:
-    """Make `view` give our body for a `Problem`, and the project's own for everything else."""
+    """Make `view` give our body for an `Answer`, and the project's own for everything else."""
     if _ANSWERS in vars(view):
         return
     vars(view)[_ANSWERS] = True
     original = view.handle_exception
 
-    def handle_exception(exc: Exception) -> Response:
-        if not isinstance(exc, Problem):
+    def handle_exception(exc: Exception) -> HttpResponseBase:
+        if not isinstance(exc, Answer):
             return original(exc)
         set_rollback()
         return exc.response(view.request)
 
-    view.handle_exception = handle_exception  # type: ignore[method-assign]
+    view.handle_exception = handle_exception  # type: ignore[method-assign,assignment]
 
 
-def status_url(approval_request: ApprovalRequest) -> str | None:
+def status_url(approval_request: ApprovalRequest | waiting.Held) -> str | None:
     """Return where the request can be read; None where the project does not include our urls."""
     try:
         return reverse("jit_approval:request-detail", args=[approval_request.pk])

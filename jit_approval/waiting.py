@@ -21,16 +21,19 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from django.core.handlers.asgi import ASGIRequest
-from django.db import connections
+from django.db import Error, connections
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from jit_approval import conf, prefer, waking
 from jit_approval.models import ApprovalRequest
+from jit_approval.policies import database
+from jit_approval.states import OPEN, Execution, Outcome, Status
 
 logger = logging.getLogger(__name__)
 
 _HELD = "_jit_approval_held"
+_STANDING = ("status", "outcome", "execution", "due_at", "audit_seq", "requester_id", "max_wait")
 # Who waits for a deadline asks just after it, when the database agrees that it has passed.
 _AFTER = 0.05
 # Seconds between two looks at whether the client is still there, where only looking tells.
@@ -55,7 +58,8 @@ class Held:
     """What an answer was about: the request as it was then, and for whom it was read.
 
     `seen` is how far its trail had come; `allowed` and `until_deadline` are seconds: for how long its terms let a
-    caller wait, and when it changes by itself. Not the row: thousands may wait.
+    caller wait, and when it changes by itself. `by_server`: nobody has to make the call again once it is approved.
+    Not the row: thousands may wait.
     """
 
     pk: UUID
@@ -64,6 +68,7 @@ class Held:
     is_requester: bool
     allowed: float
     until_deadline: float
+    by_server: bool
 
 
 def held(approval_request: ApprovalRequest, *, reader: Any, now: datetime) -> Held:
@@ -77,7 +82,32 @@ def held(approval_request: ApprovalRequest, *, reader: Any, now: datetime) -> He
         is_requester=reader == row.requester_id,
         allowed=row.max_wait.total_seconds(),
         until_deadline=left,
+        by_server=row.execution == Execution.SERVER,
     )
+
+
+def goes_on(approval_request: ApprovalRequest) -> bool:
+    """Tell whether a caller has something to wait for: a decision, or the end of a run that is the server's."""
+    row = approval_request
+    if row.execution != Execution.SERVER:
+        return row.status == Status.PENDING
+    running = row.status == Status.CONSUMED and row.outcome == Outcome.RUNNING
+    return row.status in OPEN or running
+
+
+def looked(before: Held) -> Held | None:
+    """Return what there is to wait for by now, without making the call again; None where it is to be made again.
+
+    While the server runs it, the call would meet the run's own locks.
+    """
+    rows = ApprovalRequest.objects.using(database()).with_now()
+    try:
+        row = rows.only(*_STANDING).filter(pk=before.pk).first()
+    except Error:
+        return None  # the gate says so
+    if row is None or not goes_on(row) or row.is_overdue(row.now):
+        return None
+    return held(row, reader=before.reader, now=row.now)
 
 
 def asked(request: HttpRequest, *, threaded: bool) -> Asked | None:

@@ -55,7 +55,7 @@ class Server:
     def __init__(self, port: int, token: str, runs: Path) -> None:
         self.port = port
         self.token = token
-        self._runs = runs
+        self.log_of_runs = runs
 
     @property
     def name(self) -> str:
@@ -64,12 +64,12 @@ class Server:
 
     def forget(self) -> None:
         """Begin with no runs."""
-        self._runs.write_text("")
+        self.log_of_runs.write_text("")
 
     @property
     def runs(self) -> list[int]:
         """The number of each call that ran."""
-        return [int(line) for line in self._runs.read_text().split()]
+        return [int(line) for line in self.log_of_runs.read_text().split()]
 
     async def send(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Make one request on a connection of its own."""

@@ -15,6 +15,7 @@ MIDDLEWARE = ["jit_approval.middleware.WaitForApproval", *MIDDLEWARE]
 ROOT_URLCONF = "tests.line_views"
 JIT_APPROVAL = {
     "MAX_WAIT": 600,
+    "SECRET_KEYS": ["k" * 40],
     "BIND_HOST": False,  # two servers at two ports serve the same calls
     "MAX_WAITERS": 2000,
     "MAX_WAITERS_PER_REQUESTER": 2000,

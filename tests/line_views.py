@@ -24,7 +24,10 @@ class PayView(APIView):
         at = time.monotonic_ns()
         with open(os.environ["JIT_LINE_RUNS"], "a") as runs:
             runs.write(f"{request.data['number']}\n")
-        return Response({"at": at}, status=201)
+        until = request.data.get("until")
+        while until and not os.path.exists(until):
+            time.sleep(0.02)
+        return Response({"at": at, "number": request.data["number"]}, status=201)
 
 
 def health(request: HttpRequest) -> JsonResponse:

@@ -326,6 +326,54 @@ def test_looks_at_a_long_run_are_spread_over_the_time_to_wait_again() -> None:
     assert talk.now - before > 30
 
 
+def running(**members: Any) -> Answer:
+    """What a call that waited on the line is answered when its time is up while the server runs it."""
+    known = {"outcome": "running", "next": "fetch_result", "result_url": "/approvals/1/result/"}
+    answer = problem("approval_consumed", **(known | members))
+    return Answer(403, {"preference-applied": "wait=60"}, answer.body)
+
+
+def test_a_call_that_left_the_line_while_it_ran_is_waited_for_and_its_answer_fetched() -> None:
+    talk = Talk(running())
+    assert talk.step() == Look(STATUS, wait=55)
+    assert isinstance(talk.step(state("consumed", "wait", outcome="running")), Look)
+    step = talk.step(state("consumed", "fetch_result", result_url="/approvals/1/result/"))
+    assert step == Fetch(STATUS + "result/")
+    with pytest.raises(StopIteration):
+        talk.step(Answer(200, {}, {"id": "1", "status": 204, "headers": {}, "body": ""}))
+    assert {each.status for each in talk.told} == {"consumed"}
+
+
+def test_a_call_that_ran_without_this_one_waiting_for_it_is_told_so() -> None:
+    with pytest.raises(errors.Consumed):
+        Talk(Answer(403, {}, running().body)).step()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_call_that_runs_is_not_sent_again_though_its_status_cannot_be_read(status: int) -> None:
+    talk = Talk(running())
+    talk.step()
+    with pytest.raises(errors.Consumed):
+        talk.step(Answer(status, {}))
+
+
+def test_a_run_that_takes_longer_than_the_wait_is_no_refusal() -> None:
+    talk = Talk(running(), wait=60)
+    talk.step()
+    with pytest.raises(errors.Consumed, match="The server runs it") as caught:
+        while True:
+            talk.step(state("consumed", "wait", outcome="running"))
+    assert caught.value.outcome == "running"
+
+
+def test_that_it_was_approved_and_not_run_in_time_is_said() -> None:
+    talk = Talk(problem(), wait=60)
+    talk.step()
+    with pytest.raises(errors.TimedOut, match="approved, and the server has not run it"):
+        while True:
+            talk.step(state("approved", "wait"))
+
+
 @pytest.mark.parametrize("status", [409, 503])
 def test_a_result_that_is_not_there_yet_is_asked_for_again(status: int) -> None:
     talk = Talk(problem())

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
+import base64
 from typing import Any
 
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from jit_approval import policies, problems
+from jit_approval import problems
 from jit_approval.api import rows
 from jit_approval.api.views import ApprovalView, answered
 from jit_approval.execution import answers
-from jit_approval.models import ApprovalRequest, StoredAnswer
-from jit_approval.secrets import SecretError
+from jit_approval.models import ApprovalRequest
 from jit_approval.states import Execution, Outcome, Status
-
-logger = logging.getLogger(__name__)
 
 
 class ResultView(ApprovalView):
@@ -36,18 +33,15 @@ def _result(row: ApprovalRequest) -> dict[str, Any]:
         raise problems.result_pending(row)
     if row.status != Status.CONSUMED:
         raise problems.over(row)
-    kept = StoredAnswer.objects.using(policies.database()).filter(pk=row.pk).first()
-    # The sweeper may be late; what is over is over.
-    if kept is None or kept.delete_at <= row.now:
+    kept = answers.kept_of(row)
+    if kept is None:
         raise problems.result_gone(row)
-    try:
-        answer = answers.opened(kept, row)
-    except SecretError as error:
-        logger.error("The answer to %s cannot be opened: %s", row.pk, error)
-        raise problems.result_gone(row) from error
     return {
         "id": str(row.pk),
         "outcome": row.outcome,
-        **answer,
+        "status": kept.status,
+        "headers": kept.headers,
+        "body": base64.b64encode(kept.body).decode(),
+        "truncated": kept.truncated,
         "deleted_at": problems.timestamp(kept.delete_at),
     }

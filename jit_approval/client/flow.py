@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from jit_approval.client.answers import Answer, refusal_of, result_of, same_origin
-from jit_approval.client.errors import TimedOut, from_problem, printable
+from jit_approval.client.errors import ApprovalError, TimedOut, from_problem, printable
 from jit_approval.client.pending import Pending, number, pending_of
 
 LONGEST_LOOK = 55
@@ -101,6 +101,11 @@ class Flow:
         """
         repeated = False
         while (problem := refusal_of(answer)) is not None:
+            if _is_of_its_own_run(answer, problem):
+                self._hold(problem, "consumed")
+                if not (yield from self._decided()):
+                    raise from_problem(problem)
+                return
             if problem["code"] != "approval_pending":
                 raise from_problem(problem)
             self._hold(problem)
@@ -111,12 +116,12 @@ class Flow:
                 return
             answer = yield from self._repeated()
 
-    def _hold(self, problem: Mapping[str, Any]) -> None:
+    def _hold(self, problem: Mapping[str, Any], status: str = "pending") -> None:
         if problem.get("approval_id") != self._problem.get("approval_id"):
             self._etag = ""  # superseded: another request, another state
         self._problem = problem
         self._interval = max(self._interval, number(problem.get("interval", 5), 1.0, 3600.0))
-        self._tell(problem, "pending")
+        self._tell(problem, status)
 
     def _repeated(self) -> Generator[Step, Answer | None, Answer]:
         answer = yield Repeat(str(self._problem["approval_id"]))
@@ -273,11 +278,17 @@ class Flow:
         spread = passed * (growth - 1)
         return max(self._interval, min(spread, _LONGEST_GAP))
 
-    def _timed_out(self) -> TimedOut:
-        return TimedOut(
-            "Not executed. Nobody has decided in the time to wait; the request is open still.",
-            self._problem,
-        )
+    def _timed_out(self) -> ApprovalError:
+        known = self._shown.status if self._shown is not None else "pending"
+        if known == "consumed":
+            detail = "The server runs it; how it ended is not known in the time to wait."
+            return from_problem({**self._closed({}, known), "outcome": "running", "detail": detail})
+        text = "Nobody has decided in the time to wait; the request is open still."
+        if known == "approved":
+            text = (
+                "It is approved, and the server has not run it in the time to wait; it still may."
+            )
+        return TimedOut(f"Not executed. {text}", self._problem)
 
     def _tell(self, known: Mapping[str, Any], status: str) -> None:
         before = self._shown
@@ -285,3 +296,9 @@ class Flow:
         self._shown = pending
         if pending != before and self._options.on_pending is not None:
             self._options.on_pending(pending)
+
+
+def _is_of_its_own_run(answer: Answer, problem: Mapping[str, Any]) -> bool:
+    """Tell whether this very call waited on the line, and its time was up while the server ran it, or just after."""
+    waited = "wait" in answer.headers.get("preference-applied", "")
+    return waited and problem["code"] == "approval_consumed" and bool(problem.get("result_url"))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
 
 from django.http.response import HttpResponseBase, StreamingHttpResponse
 
-from jit_approval import conf, secrets
+from jit_approval import conf, policies, secrets
 from jit_approval.models import ApprovalRequest, StoredAnswer
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,17 @@ HEADERS = (
     "Location",
     "Retry-After",
 )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An answer as it was kept. `truncated`: only the beginning of its body was."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    truncated: bool
+    delete_at: datetime
 
 
 def of_response(response: HttpResponseBase) -> str:
@@ -60,14 +72,21 @@ def store(row: ApprovalRequest, text: str, alias: str) -> None:
     )
 
 
-def opened(answer: StoredAnswer, row: ApprovalRequest) -> dict[str, Any]:
-    """Return what was kept.
+def kept_of(row: ApprovalRequest) -> Kept | None:
+    """Return the answer to a run; None where none is kept, or not any more, or it cannot be opened here.
 
-    Raises:
-        SecretError: it cannot be decrypted here.
+    For the requester alone. The row must have been read with the database's time.
     """
-    data: dict[str, Any] = json.loads(secrets.unseal(answer.sealed, bound_to=_bound_to(row)))
-    return data
+    found = StoredAnswer.objects.using(policies.database()).filter(pk=row.pk).first()
+    # The sweeper may be late; what is over is over.
+    if found is None or found.delete_at <= row.now:
+        return None
+    try:
+        data = json.loads(secrets.unseal(found.sealed, bound_to=_bound_to(row)))
+    except secrets.SecretError as error:
+        logger.error("The answer to %s cannot be opened: %s", row.pk, error)
+        return None
+    return Kept(**{**data, "body": base64.b64decode(data["body"])}, delete_at=found.delete_at)
 
 
 def _content(response: HttpResponseBase) -> tuple[bytes, bool]:

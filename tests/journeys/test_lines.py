@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from os import environ
 from typing import Any
 
+import httpx
 import pytest
 from django.db import connection
 from rest_framework.authtoken.models import Token
 
-from jit_approval import services
-from jit_approval.models import ApprovalRequest
+from jit_approval import execution, services
+from jit_approval.client import ApprovalAuth
+from jit_approval.models import ApprovalRequest, StoredCall
 from jit_approval.states import Status
 from tests import factories
 from tests.line_servers import PATIENCE, Server, serving
@@ -194,6 +197,104 @@ def listening(server: Server) -> int:
             return int(cursor.fetchone()[0])
     finally:
         connection.close()
+
+
+@pytest.fixture
+def work(server, bob, settings, monkeypatch) -> Callable[[], None]:
+    """What runs all that the server is to run, from a thread: this process is the worker."""
+    settings.JIT_APPROVAL = {"MAX_WAIT": 600, "BIND_HOST": False, "SECRET_KEYS": ["k" * 40]}
+    settings.ROOT_URLCONF = "tests.line_views"
+    monkeypatch.setenv("JIT_LINE_RUNS", str(server.log_of_runs))
+    factories.policy(execution="server")
+
+    def work() -> None:
+        try:
+            for call in StoredCall.objects.all():
+                assert execution.run(call.pk)
+        finally:
+            connection.close()
+
+    return work
+
+
+def test_each_who_waits_gets_the_answer_of_the_servers_run(server, bob, work):
+    async def journey() -> list[Any]:
+        waiting = calls(server, 4)
+        await server.until_waiting(4)
+        await asyncio.to_thread(approving(bob))
+        await asyncio.sleep(0.5)
+        assert (await server.inside())["waiters"] == 4
+        assert server.runs == []
+        await asyncio.to_thread(work)
+        return await asyncio.gather(*waiting)
+
+    answers = run(journey())
+    assert {answer.status for answer in answers} == {201}
+    assert {answer.headers["preference-applied"] for answer in answers} == {"wait=500"}
+    assert len({answer.headers["approval-id"] for answer in answers}) == 4
+    assert [answer.json["number"] for answer in answers] == [0, 1, 2, 3]
+    assert sorted(server.runs) == [0, 1, 2, 3]
+
+
+class Client:
+    """The package's own client, and what it sends."""
+
+    def __init__(self, server: Server, hold: float) -> None:
+        self.sent: list[str] = []
+        self._client = httpx.Client(
+            base_url=f"http://127.0.0.1:{server.port}",
+            headers={"Authorization": f"Token {server.token}"},
+            auth=ApprovalAuth(hold=hold),
+            event_hooks={"request": [lambda request: self.sent.append(request.method)]},
+            timeout=PATIENCE,
+        )
+
+    def pay(self, **data: Any) -> Any:
+        with self._client as client:
+            return client.post("/pay/", json=data)
+
+    async def until_looking(self, times: int) -> None:
+        until = time.monotonic() + PATIENCE
+        while self.sent.count("GET") < times:
+            assert time.monotonic() < until, self.sent
+            await asyncio.sleep(0.02)
+
+
+def test_the_client_that_holds_the_line_sends_one_request(server, bob, work):
+    client = Client(server, hold=300)
+
+    async def journey() -> Any:
+        answer = asyncio.create_task(asyncio.to_thread(client.pay, number=7))
+        await server.until_waiting(1)
+        await asyncio.to_thread(approving(bob))
+        await asyncio.to_thread(work)
+        return await answer
+
+    answer = run(journey())
+    assert (answer.status_code, answer.json()["number"]) == (201, 7)
+    assert answer.headers["approval-status"] == "consumed"
+    assert (client.sent, server.runs) == (["POST"], [7])
+
+
+@pytest.mark.parametrize("leaves", ["before the run", "during the run"])
+def test_the_client_fetches_what_took_longer_than_its_hold(server, bob, work, tmp_path, leaves):
+    client, end = Client(server, hold=2), tmp_path / "end"
+
+    async def journey() -> Any:
+        answer = asyncio.create_task(asyncio.to_thread(client.pay, number=7, until=str(end)))
+        await server.until_waiting(1)
+        await asyncio.to_thread(approving(bob))
+        if leaves == "before the run":
+            await client.until_looking(1)
+        ran = asyncio.create_task(asyncio.to_thread(work))
+        await client.until_looking(2)
+        end.touch()
+        await ran
+        return await answer
+
+    answer = run(journey())
+    assert (answer.status_code, answer.json()["number"]) == (201, 7)
+    assert (client.sent.count("POST"), server.runs) == (1, [7])
 
 
 @pytest.mark.race
