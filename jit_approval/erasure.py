@@ -21,6 +21,7 @@ from django.utils import timezone
 from django.utils.translation import ngettext
 
 from jit_approval import (
+    clearing,
     clock,
     conf,
     facts,
@@ -35,16 +36,13 @@ from jit_approval.audit import chain, mentions, places
 from jit_approval.audit.checking import ERASED
 from jit_approval.audit.ranges import Ranges
 from jit_approval.calls import Call, Origin, Shown
+from jit_approval.clearing import UNENDED
 from jit_approval.exceptions import ApprovalDenied, IllegalTransition
 from jit_approval.models import (
     ApprovalRequest,
     AuditEvent,
     Checkpoint,
     Decision,
-    Delegation,
-    Notification,
-    PolicyVersion,
-    StoredAnswer,
 )
 from jit_approval.redaction import visible
 from jit_approval.states import OPEN, Effect, Outcome
@@ -54,29 +52,8 @@ logger = logging.getLogger(__name__)
 ACTION = "jit_approval.trail.erase"
 MAY_ERASE = "jit_approval.erase_auditevent"
 
-_UNENDED = (Outcome.RUNNING, Outcome.UNKNOWN)
 # Events emptied, and named by one act, in one transaction.
 _BATCH = 2000
-_GONE: dict[str, Any] = {
-    "requester": None,
-    "requester_label": "",
-    "requester_person": "",
-    "persons": [],
-    "ladder": [],
-    "credential": "",
-    "parts": {},
-    "state_parts": {},
-    "path": "",
-    "object_pk": "",
-    "object_label": "",
-    "payload": "",
-    "payload_truncated": False,
-    "context": {},
-    "reason": "",
-    "ip": "",
-    "user_agent": "",
-    "agent": "",
-}
 
 
 class ErasureRefused(Exception):
@@ -115,6 +92,8 @@ class Erased:
 
     events: int = 0
     requests: int = 0
+    still_in: tuple[str, ...] = ()
+    """Slugs of policies that name the person as they stand: their versions were left alone."""
 
 
 def is_gated() -> bool:
@@ -156,7 +135,7 @@ def erase(
     origin = (origin or Origin()).of(policies.person_of(by))
     events = sum(_empty(batch, by, said, origin) for batch in found.batches())
     # Last: by these rows the events are found, should this be done twice.
-    return Erased(events, found.clear_rows())
+    return Erased(events, *found.clear_rows())
 
 
 def _empty(batch: Sequence[tuple[int, int]], by: Any, said: dict[str, str], origin: Origin) -> int:
@@ -185,14 +164,19 @@ class _Found:
         users = get_user_model()
         rows = users._base_manager.using(self._alias)
         self._user = rows.filter(**{users.USERNAME_FIELD: scope.subject}).first()
-        if scope.subject and self._user is None and not self.requests().exists():
-            raise ErasureRefused(f"Nobody is called {scope.subject!r}, and no request is by them.")
+        if scope.subject and self._user is None and not self._is_on_record():
+            raise ErasureRefused(f"Nobody is called {scope.subject!r}, and nothing is on record.")
+
+    def _is_on_record(self) -> bool:
+        """Tell whether somebody of this name, whose account was removed, asked for something, voted or did anything."""
+        acts = AuditEvent.objects.using(self._alias).filter(actor_label=self._scope.subject)
+        return self.requests().exists() or self.decisions().exists() or acts.exists()
 
     def requests(self) -> QuerySet[ApprovalRequest]:
         """Return the requests that go as a whole."""
         rows = ApprovalRequest.objects.using(self._alias)
         if self._scope.before is not None:
-            ended = rows.exclude(status__in=OPEN).exclude(outcome__in=_UNENDED)
+            ended = rows.exclude(status__in=OPEN).exclude(outcome__in=UNENDED)
             ended = ended.exclude(audit_events__at__gte=self._scope.before)
             return ended.filter(created_at__lt=self._scope.before).exclude(requester_label="")
         by = Q(requester_label=self._scope.subject)
@@ -227,7 +211,7 @@ class _Found:
         if self._scope.before is not None:
             return
         voted = ApprovalRequest.objects.using(self._alias).filter(decisions__in=self.decisions())
-        unended = Q(status__in=OPEN) | Q(outcome__in=_UNENDED)
+        unended = Q(status__in=OPEN) | Q(outcome__in=UNENDED)
         count = self.requests().filter(unended).count() + voted.filter(unended).count()
         if count:
             text = ngettext(
@@ -254,39 +238,17 @@ class _Found:
         for first in range(0, len(found), _BATCH):
             yield found[first : first + _BATCH]
 
-    def clear_rows(self) -> int:
-        """Take away what the rows beside the trail say; return of how many requests."""
+    def clear_rows(self) -> tuple[int, tuple[str, ...]]:
+        """Take away what the rows beside the trail say; return of how many requests, and who still names them."""
         keys = list(self.requests().values_list("pk", flat=True))
         votes = list(self.decisions().values_list("pk", flat=True))
+        still: tuple[str, ...] = ()
         with transaction.atomic(using=self._alias):
-            for pk in votes:
-                # Of a person there is one vote on a request: without a name they must still differ.
-                Decision.objects.using(self._alias).filter(pk=pk).update(
-                    decider=None, decider_label="", person=f"erased {pk}", linked=[]
-                )
-            for first in range(0, len(keys), _BATCH):
-                self._clear_requests(keys[first : first + _BATCH])
-            if self._user is not None:
-                self._clear_person(self._user)
-            Decision.objects.using(self._alias).filter(pk__in=votes).update(
-                comment="", on_behalf_of=[]
-            )
-        return len(keys)
-
-    def _clear_requests(self, keys: Sequence[Any]) -> None:
-        rows = ApprovalRequest.objects.using(self._alias).filter(pk__in=keys)
-        Decision.objects.using(self._alias).filter(approval_request__in=keys).update(comment="")
-        Notification.objects.using(self._alias).filter(approval_request__in=keys).delete()
-        StoredAnswer.objects.using(self._alias).filter(pk__in=keys).delete()
-        rows.update(**_GONE)
-
-    def _clear_person(self, user: Any) -> None:
-        messages = Notification.objects.using(self._alias).filter(recipient=str(user.pk))
-        messages.exclude(state=Notification.State.WAITING).delete()
-        delegations = Delegation.objects.using(self._alias)
-        delegations.filter(Q(delegator=user.pk) | Q(stand_in=user.pk)).update(reason="")
-        versions = PolicyVersion.objects.using(self._alias).filter(author=user.pk)
-        versions.update(author=None, author_label="erased")
+            clearing.clear_votes(votes, using=self._alias)
+            clearing.clear_requests(keys, using=self._alias)
+            if self._scope.subject:
+                still = clearing.clear_person(self._scope.subject, self._user, using=self._alias)
+        return len(keys), still
 
     def _indices(self) -> Iterator[tuple[int, int | None]]:
         """Return key and place of each event that goes. What was only found by a word is read first."""

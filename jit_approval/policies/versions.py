@@ -28,7 +28,7 @@ from jit_approval.models import (
     PolicyUserPermission,
     PolicyVersion,
 )
-from jit_approval.policies import durations, rungs
+from jit_approval.policies import durations, erased, rungs
 from jit_approval.policies.persons import database, person_of
 
 Snapshot = dict[str, Any]
@@ -222,6 +222,9 @@ def _names(by_permission: Mapping[str, Iterable[str]]) -> list[str]:
 
 def _users(names: Iterable[str]) -> dict[str, Any]:
     model, names = get_user_model(), list(names)
+    if erased.GONE in names:
+        # Whatever account there is of that name.
+        raise ValidationError({"users": "It names somebody who was erased."})
     found = model._base_manager.using(database()).filter(**{f"{model.USERNAME_FIELD}__in": names})
     return _all_of("users", names, {str(user.get_username()): user for user in found})
 

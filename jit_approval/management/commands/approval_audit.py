@@ -153,6 +153,9 @@ class Command(BaseCommand):
         ) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"events={done.events} requests={done.requests}")
+        if done.still_in:
+            names = ", ".join(done.still_in)
+            self.stdout.write(_("Still named by policies, and in all their versions: %s") % names)
 
     def _protect(self, options: dict[str, Any]) -> None:
         connection = connections[places.database()]
