@@ -17,7 +17,7 @@ from django.db import connection
 from django.test import override_settings
 
 from jit_approval import clock, services
-from jit_approval.audit import keys, links, live, notes, seal
+from jit_approval.audit import chain, keys, links, live, notes, seal
 from jit_approval.audit.findings import Kind
 from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint, Seal, TreeHead
 from tests import factories
@@ -69,8 +69,7 @@ def test_what_is_not_sealed_yet_accuses_nobody_until_it_is_late(key: notes.Verif
     factories.held()
     assert live.verify([key]).status() == 0
     at = clock.now("default") - timedelta(minutes=6)
-    late = AuditEvent.objects.latest("pk")
-    AuditEvent.objects.filter(pk=late.pk).update(at=at)
+    chain.single_event("allowed", at=at, label="erin", data={}).save()
     report = live.verify([key])
     assert (report.status(), report.is_sound) == (3, True)
     assert report.unfinished == ["1 event has waited for more than 5 minutes to be sealed"]

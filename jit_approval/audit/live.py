@@ -6,22 +6,24 @@ were hashed, and each request with the end of its chain.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC
-from typing import Any
+from typing import Any, TypeVar
 
-from django.db.models import F
+from django.db.models import F, Max
 
-from jit_approval.audit import checking, merkle, places
+from jit_approval import clock
+from jit_approval.audit import checking, columns, merkle, places
 from jit_approval.audit.findings import Kind, Report, many
 from jit_approval.audit.links import digest
 from jit_approval.audit.notes import Verifier
 from jit_approval.audit.records import Record, is_hash
-from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint, Seal
+from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint, Seal, TreeHead
 
 _CHUNK = 1000
 _MOST = 10_000
+
+Found = tuple[Kind, int | None, str]
+_Row = TypeVar("_Row")
 
 
 def verify(
@@ -42,79 +44,107 @@ def verify(
     # Before the events are read: what is sealed meanwhile is looked at the next time.
     last = Checkpoint.objects.using(alias).order_by("-number").values_list("number", "size").first()
     number, size = last or (-1, 0)
-    found: list[tuple[Kind, int | None, str]] = []
+    found: list[Found] = []
+    head = _head(alias, size, found)
     report = checking.verify(
-        _events(alias, size, found, watch), _statements(alias, number), keys, kept
+        _events(alias, size, head, found, watch), _statements(alias, number, found), keys, kept
     )
-    for each in [*found, *_unlinked(alias), *_bare(alias)]:
+    for each in [*found, *_unlinked(alias), *_unsealed(alias)]:
         report.add(*each)
-    waiting = places.late(alias)
-    if waiting:
-        minutes = int(places.LATE.total_seconds() // 60)
-        have = "has" if waiting == 1 else "have"
-        report.unfinished.append(
-            f"{many(waiting, 'event')} {have} waited for more than {minutes} minutes to be sealed"
-        )
+    report.unfinished += _late(alias, size)
     return report
 
 
-def _statements(alias: str, last: int) -> Iterator[str]:
+def _late(alias: str, size: int) -> Iterator[str]:
+    """Say what should have been sealed, or signed, by now; not asking the row that says up to where all is sealed."""
+    minutes = f"more than {int(places.LATE.total_seconds() // 60)} minutes"
+    late = clock.now(alias) - places.LATE
+    if waiting := places.waiting(alias).filter(at__lt=late).count():
+        have = "has" if waiting == 1 else "have"
+        yield f"{many(waiting, 'event')} {have} waited for {minutes} to be sealed"
+    unsigned = Seal.objects.using(alias).filter(pk__gte=size, event__at__lt=late).count()
+    if unsigned:
+        have = "has" if unsigned == 1 else "have"
+        yield f"{many(unsigned, 'event')} {have} waited for {minutes} to be signed"
+
+
+def _head(alias: str, size: int, found: list[Found]) -> int:
+    """Return how far it is sealed, signed or not. No place may be beyond that, and it not behind what was signed."""
+    last = Seal.objects.using(alias).aggregate(last=Max("pk"))["last"]
+    head = TreeHead.objects.using(alias).values_list("size", flat=True).first() or 0
+    if head < size:
+        found.append((Kind.ALTERED, None, f"{size} events were signed, and {head} are sealed"))
+    if last is not None and last >= head:
+        found.append((Kind.ALTERED, last, f"it has a place, and no more than {head} were given"))
+    return head
+
+
+def _statements(alias: str, last: int, found: list[Found]) -> Iterator[str]:
+    """Return what was stated, in order; note what an export would not show."""
     rows = Checkpoint.objects.using(alias).filter(number__lte=last).order_by("number")
-    return (row.note for row in rows.iterator())
+    size = 0
+    for number, row in enumerate(_readable(rows.iterator(), found)):
+        if len(found) < _MOST and not columns.are_of_statement(row, number, size):
+            what = f"statement {number + 1} of the signer: its columns are not what it says"
+            found.append((Kind.ALTERED, None, what))
+        size = row.size
+        yield row.note
+
+
+def _readable(rows: Iterator[_Row], found: list[Found]) -> Iterator[_Row]:
+    """Return the rows up to one that cannot be read: SQLite keeps whatever is written."""
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except (ValueError, TypeError, AttributeError) as error:
+            found.append((Kind.ALTERED, None, f"a row of the database cannot be read: {error}"))
+            return
+        yield row
 
 
 def _events(
-    alias: str,
-    size: int,
-    found: list[tuple[Kind, int | None, str]],
-    watch: Callable[[int, int], None],
+    alias: str, size: int, head: int, found: list[Found], watch: Callable[[int, int], None]
 ) -> Iterator[Record | None]:
-    """Return what is sealed, in order; note what an export would not show."""
+    """Return what is signed, in order; note what an export would not show, up to what is sealed."""
     tree: merkle.Frontier | None = merkle.Frontier()
-    for first in range(0, size, _CHUNK):
-        watch(first, size)
-        rows = Seal.objects.using(alias).filter(pk__gte=first, pk__lt=min(first + _CHUNK, size))
-        for row in rows.select_related("event").order_by("pk"):
-            if not is_hash(row.event.hash):
-                tree = None
+    expected = 0
+    for row in _readable(_sealed(alias, max(size, head), watch), found):
+        if row.index > max(expected, size):
+            found.append((Kind.MISSING, max(expected, size), "it has lost its place"))
+        expected = row.index + 1
+        if not is_hash(row.event.hash):
+            tree = None
+            if row.index < size:
                 yield None
-                continue
-            if tree is not None and row.index == tree.size:
-                completed = tree.append(places.leaf(row.event))
-                if b"".join(completed) != bytes(row.nodes):
-                    found.append(
-                        (Kind.ALTERED, row.index, "its seal has not the hashes that it should")
-                    )
-                    tree = None
-            else:
+            continue
+        if tree is not None and row.index == tree.size:
+            completed = tree.append(places.leaf(row.event))
+            if b"".join(completed) != bytes(row.nodes):
+                found.append(
+                    (Kind.ALTERED, row.index, "its seal has not the hashes that it should")
+                )
                 tree = None
-            # Where all of it was changed, so many are enough.
-            if len(found) < _MOST and row.event.body and not _agrees(row.event):
-                found.append((Kind.ALTERED, row.index, "its columns are not what its content says"))
+        else:
+            tree = None
+        # Where all of it was changed, so many are enough.
+        if len(found) < _MOST and not columns.are_of_event(row.event):
+            found.append((Kind.ALTERED, row.index, "its columns are not what its content says"))
+        if row.index < size:
             yield places.record(row)
+    if size <= expected < head:
+        found.append((Kind.MISSING, expected, "it, and all after it, have lost their places"))
 
 
-def _agrees(event: AuditEvent) -> bool:
-    """Tell whether the columns of an event say what its content says."""
-    at = event.at.astimezone(UTC).isoformat(timespec="microseconds")
-    request = str(event.approval_request_id) if event.approval_request_id else None
-    columns = (event.sequence, event.kind, at, event.actor_label, event.source, event.target)
-    try:
-        said = json.loads(event.body)
-        by = said["by"] or {"pk": "", "label": ""}
-        content = (said["sequence"], said["kind"], said["at"], by["label"])
-        # An account that was removed is not named by a key any more.
-        same_actor = event.actor_id is None or str(event.actor_id) == by["pk"]
-        return bool(
-            columns == (*content, said.get("from", ""), said.get("to", ""))
-            and said["request"] == request
-            and same_actor
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return False
+def _sealed(alias: str, end: int, watch: Callable[[int, int], None]) -> Iterator[Seal]:
+    for first in range(0, end, _CHUNK):
+        watch(first, end)
+        rows = Seal.objects.using(alias).filter(pk__gte=first, pk__lt=min(first + _CHUNK, end))
+        yield from rows.select_related("event").order_by("pk")
 
 
-def _unlinked(alias: str) -> Iterator[tuple[Kind, int | None, str]]:
+def _unlinked(alias: str) -> Iterator[Found]:
     """Check each request's chain, sealed or not, up to the head that the request has."""
     rows = (
         AuditEvent.objects.using(alias)
@@ -139,7 +169,7 @@ def _unlinked(alias: str) -> Iterator[tuple[Kind, int | None, str]]:
                 yield _short(request, sequence, end[0])
             request, sequence, head, end, is_broken = row[0], 0, "", (row[5], row[6]), False
         sequence += 1
-        # Whether what is empty was erased by authority is looked at where it is sealed: see `_bare`.
+        # Whether what is empty was erased by authority is looked at where it is sealed: see `_unsealed`.
         is_own = not row[4] or digest(row[2], row[4]) == row[3]
         sound = row[1] == sequence and row[2] == head and is_own
         if not sound and not is_broken:
@@ -154,17 +184,22 @@ def _unlinked(alias: str) -> Iterator[tuple[Kind, int | None, str]]:
         yield Kind.MISSING, None, f"request {pk} has no events"
 
 
-def _bare(alias: str) -> Iterator[tuple[Kind, int | None, str]]:
-    """Name events without content that were never sealed: nothing that is signed names them as erased."""
-    rows = AuditEvent.objects.using(alias).filter(body="", seal=None).values_list("pk", flat=True)
-    for pk in rows.iterator():
-        yield (
-            Kind.MISSING,
-            None,
-            f"event number {pk} of the database was emptied before it was sealed",
-        )
+def _unsealed(alias: str) -> Iterator[Found]:
+    """Check events that were never sealed. What has no content is named by nothing that is signed."""
+    found: list[Found] = []
+    for event in _readable(places.waiting(alias).defer(None).iterator(), found):
+        name = f"event number {event.pk} of the database, which is not sealed"
+        if not event.body:
+            yield Kind.MISSING, None, f"{name}, was emptied"
+        elif not columns.are_of_event(event):
+            yield Kind.ALTERED, None, f"{name}: its columns are not what its content says"
+        elif event.approval_request_id is None and (
+            event.previous_hash or not columns.are_hashed(event)
+        ):
+            yield Kind.ALTERED, None, f"{name}: its content is not what its hash says"
+    yield from found
 
 
-def _short(request: Any, sequence: int, end: int) -> tuple[Kind, int | None, str]:
+def _short(request: Any, sequence: int, end: int) -> Found:
     text = f"the chain of request {request} ends at number {sequence}, and should at {end}"
     return (Kind.MISSING if sequence < end else Kind.ALTERED), None, text
