@@ -8,13 +8,13 @@ follows the one before it and is vouched for by a key that was given, or that a 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from jit_approval.audit import checkpoints, merkle, notes
 from jit_approval.audit.checkpoints import Checkpoint
-from jit_approval.audit.findings import Kind, Report
+from jit_approval.audit.findings import Kind, Report, many
 from jit_approval.audit.links import digest
 from jit_approval.audit.notes import NoteError, Verifier
 from jit_approval.audit.ranges import Ranges, total
@@ -30,9 +30,15 @@ Source = Iterator[Record | None]
 
 
 def verify(
-    events: Source, statements: Iterable[str], keys: Sequence[Verifier], kept: str | None = None
+    events: Source,
+    statements: Iterable[str],
+    keys: Sequence[Verifier],
+    kept: str | None = None,
+    announced: Callable[[], Iterable[tuple[int, int]]] = tuple,
 ) -> Report:
     """Check a whole trail. `kept` is a checkpoint, as a note, that was kept elsewhere.
+
+    `announced`, asked when all events were read, names what acts of erasure have emptied that are not signed yet.
 
     Raises:
         NoteError: `kept` is no checkpoint, or one of another trail.
@@ -53,7 +59,7 @@ def verify(
                     _agree(report, statement)
         signed.finish()
         report.unsealed = trail.read(events, None)
-        trail.finish(report.verified)
+        trail.finish(report.verified, announced())
         if elsewhere is not None and kept is not None:
             _ensure_same_trail(elsewhere, signed.origin)
             if _is_vouched_for(kept, signed.trusted):
@@ -170,22 +176,30 @@ class Trail:
             what = "the checkpoint kept elsewhere is not among these: their end was cut off, or is another"
             self._report.add(Kind.TRUNCATED, None, what)
 
-    def finish(self, verified: int) -> None:
-        """Say what is missing, and what was erased by whom."""
+    def finish(self, verified: int, announced: Iterable[tuple[int, int]]) -> None:
+        """Say what is missing, and what was erased by authority, or waits for that to be signed."""
         for begin, end in self._gaps:
             self._report.add(Kind.MISSING, begin, _stretch(begin, end, "is not there"))
-        for index, leaves in self._acts:
+        for index, named in self._acts:
             # Before anything is believed of an act of erasure, it must itself have been signed.
-            for begin, end in leaves if index < verified else ():
+            for begin, end in named if index < verified else ():
                 self._authorised.add(begin, min(end, index))
+        unnamed = total(self._bare.without(self._authorised))
+        self._report.erased = len(self._bare) - unnamed
+        for begin, end in announced:
+            self._authorised.add(begin, end)
         bare = list(self._bare.without(self._authorised))
+        if waiting := unnamed - total(bare):
+            have = "has" if waiting == 1 else "have"
+            self._report.unfinished.append(
+                f"{many(waiting, 'event')} {have} no content, and the act of erasure is not signed yet"
+            )
         for begin, end in bare:
             self._report.add(
                 Kind.MISSING,
                 begin,
                 _stretch(begin, end, "has no content, and no act of erasure names it"),
             )
-        self._report.erased = len(self._bare) - total(bare)
 
     def close(self) -> None:
         """Give back what reading took."""
@@ -236,7 +250,7 @@ class Trail:
             return
         self._link(record, request, sequence)
         if kind == ERASED:
-            self._acts.append((record.index, _leaves(body)))
+            self._acts.append((record.index, leaves(body)))
 
     def _link(self, record: Record, request: Any, sequence: Any) -> None:
         """Check that an event follows the one before it of the same request."""
@@ -282,7 +296,8 @@ def _end(found: bytes) -> tuple[int, int, str]:
     return int.from_bytes(found[:8]), int.from_bytes(found[8:16]), found[16:].hex()
 
 
-def _leaves(body: dict[str, Any]) -> list[tuple[int, int]]:
+def leaves(body: dict[str, Any]) -> list[tuple[int, int]]:
+    """Return the places that an act of erasure names."""
     try:
         return [(int(begin), int(end)) for begin, end in body["data"]["leaves"]]
     except (KeyError, TypeError, ValueError, OverflowError):

@@ -6,10 +6,11 @@ were hashed, and each request with the end of its chain.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from django.db.models import F, Max
+from django.db.models import F, Max, Q
 
 from jit_approval import clock
 from jit_approval.audit import checking, columns, merkle, places
@@ -47,7 +48,11 @@ def verify(
     found: list[Found] = []
     head = _head(alias, size, found)
     report = checking.verify(
-        _events(alias, size, head, found, watch), _statements(alias, number, found), keys, kept
+        _events(alias, size, head, found, watch),
+        _statements(alias, number, found),
+        keys,
+        kept,
+        lambda: _announced(alias, size),
     )
     for each in [*found, *_unlinked(alias), *_unsealed(alias)]:
         report.add(*each)
@@ -66,6 +71,14 @@ def _late(alias: str, size: int) -> Iterator[str]:
     if unsigned:
         have = "has" if unsigned == 1 else "have"
         yield f"{many(unsigned, 'event')} {have} waited for {minutes} to be signed"
+
+
+def _announced(alias: str, size: int) -> Iterator[tuple[int, int]]:
+    """Return the places that acts of erasure name which no signature covers yet."""
+    rows = AuditEvent.objects.using(alias).filter(kind=checking.ERASED)
+    for event in rows.filter(Q(seal=None) | Q(seal__gte=size)):
+        if columns.are_hashed(event) and columns.are_of_event(event):
+            yield from checking.leaves(json.loads(event.body))
 
 
 def _head(alias: str, size: int, found: list[Found]) -> int:
