@@ -15,7 +15,7 @@ import pytest
 from jit_approval import clock, erasure
 from jit_approval.audit import live
 from jit_approval.audit.findings import Kind
-from jit_approval.models import AuditEvent
+from jit_approval.models import AuditEvent, Checkpoint
 from tests.live_histories import Cast, History, Undone, checkpoints
 
 pytestmark = pytest.mark.django_db
@@ -63,3 +63,19 @@ def test_between_an_erasure_and_its_signature_nobody_is_accused(tmp_path: Path) 
     history.seal()
     report = live.verify(history.trusted)
     assert (report.status(), report.erased) == (0, 2)
+
+
+def test_the_newest_key_alone_vouches_for_all_before_it_from_its_rotation_on(
+    tmp_path: Path,
+) -> None:
+    cast = Cast(tmp_path)
+    history = History(cast, random.Random(1))
+    history.allow()
+    history.seal()
+    erasure.erase(erasure.Scope(before=clock.now("default")), by=cast.alice)
+    history.seal()
+    history.rotate()
+    assert Checkpoint.objects.latest("number").kind == Checkpoint.Kind.ROTATION
+    report = live.verify([cast.public[1]])
+    assert (report.status(), report.verified) == (0, AuditEvent.objects.count())
+    assert live.verify([cast.public[2]]).status() == 1

@@ -49,14 +49,17 @@ def verify(
     digest_kept = checkpoints.digest(elsewhere.text()) if elsewhere else None
     signed = Statements(report, keys, digest_kept)
     trail = Trail(report, elsewhere.size if elsewhere else None)
+    last: Checkpoint | None = None
     try:
         for note in statements:
             statement = signed.read(note)
             if isinstance(statement, Checkpoint):
                 trail.read(events, statement.size)
                 trail.compare(statement)
-                if signed.is_believed and trail.is_whole:
-                    _agree(report, statement)
+                last = statement
+            # Whoever believes a change of keys believes the checkpoint before it, which it names by its digest.
+            if last is not None and signed.is_believed and trail.is_whole:
+                _agree(report, last)
         signed.finish()
         report.unsealed = trail.read(events, None)
         trail.finish(report.verified, announced())
