@@ -122,30 +122,33 @@ def _sweeper(now: datetime, *, something_is_late: bool) -> Finding:
 
 def _late(now: datetime) -> Finding:
     """Deadlines that nobody recorded. The calls cannot run any more; people have not been told."""
-    rows = ApprovalRequest.objects.using(policies.database())
-    late = rows.filter(due_at__lte=now - _SWEPT_WITHIN).order_by("due_at")
-    return _of_waiting(
+    return _unswept(
         "overdue",
-        _count(late),
-        now - (late.values_list("due_at", flat=True).first() or now),
+        "due_at",
+        now,
         none=_("No deadline is unrecorded."),
         some=_("Deadlines not recorded: %(count)s, the oldest for %(age)s."),
-        hint=_("No sweep runs, or these rows cannot be moved: its log says why."),
     )
 
 
 def _late_steps(now: datetime) -> Finding:
     """Steps of ladders, and notices, whose time came and that nobody took."""
-    rows = ApprovalRequest.objects.using(policies.database())
-    late = rows.filter(wake_at__lte=now - _SWEPT_WITHIN).order_by("wake_at")
-    return _of_waiting(
+    return _unswept(
         "steps",
-        _count(late),
-        now - (late.values_list("wake_at", flat=True).first() or now),
+        "wake_at",
+        now,
         none=_("No step on silence is late."),
         some=_("Steps on silence not taken: %(count)s, the oldest for %(age)s."),
-        hint=_("No sweep runs, or these rows cannot be moved: its log says why."),
     )
+
+
+def _unswept(name: str, moment: str, now: datetime, *, none: str, some: str) -> Finding:
+    """Return a finding about requests of which this moment passed, and that no sweep has moved on."""
+    rows = ApprovalRequest.objects.using(policies.database())
+    late = rows.filter(**{f"{moment}__lte": now - _SWEPT_WITHIN}).order_by(moment)
+    age = now - (late.values_list(moment, flat=True).first() or now)
+    hint = _("No sweep runs, or these rows cannot be moved: its log says why.")
+    return _of_waiting(name, _count(late), age, none=none, some=some, hint=hint)
 
 
 def _undelivered(now: datetime) -> Finding:
@@ -218,7 +221,10 @@ def _sealing() -> Finding:
     trouble = standing.trouble(keeping.SEALER)
     if trouble is not None:
         said = _("The audit trail is not sealed: %(error)s") % {"error": trouble.error}
-        hint = _("Nothing is signed over it until somebody has looked; see docs/audit.md.")
+        hint = _(
+            "Nothing is signed until this is mended; then it is sealed within five minutes. Was the key changed? "
+            "Restart all that seals (clock, workers) with the new one. If not, see docs/audit.md."
+        )
         return Finding("trail", Level.CRITICAL, said, late, hint=hint)
     minutes = int(places.LATE.total_seconds() // 60)
     if not late:

@@ -434,6 +434,27 @@ def test_a_sealer_that_refuses_is_told_and_calls_go_on(logged: Collector) -> Non
     assert services.open_request(factories.call(factories.user()), factories.terms())
 
 
+def test_a_key_that_named_its_successor_says_what_to_restart_until_the_new_one_has_sealed(
+    logged: Collector, tmp_path: Path
+) -> None:
+    events(1)
+    seal.seal(at_once=True)
+    keys.generate("approvals.example/trail", tmp_path / "next.key")
+    seal.rotate(keys.load(tmp_path / "next.key", {}))
+    keeping.keep(10)
+    found = finding("trail")
+    assert found.level == Level.CRITICAL
+    assert "has named its successor" in found.message
+    assert "restart this process" in found.message
+    assert "Restart all that seals" in found.hint
+    events(1)
+    with settings(tmp_path, AUDIT_KEY_FILE=str(tmp_path / "next.key")):
+        assert keeping.keep(10) == {}  # it was tried just now
+        TrailTask.objects.update(retry_at=None)
+        keeping.keep(10)
+        assert finding("trail").level == Level.OK
+
+
 def test_a_directory_that_is_gone_is_told(tmp_path: Path, key: Any) -> None:
     with settings(tmp_path, AUDIT_EXPORT_DIR=str(tmp_path / "not there")):
         events(1)

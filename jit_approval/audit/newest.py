@@ -30,7 +30,10 @@ def checkpoint(alias: str, last: Checkpoint, key: Verifier) -> tuple[checkpoints
         if isinstance(statement, checkpoints.Checkpoint):
             return statement, newest
         if vouched is None and statement.key != key:
-            raise NotVouchedFor(f"The key in use has named its successor, {statement.key}.")
+            raise NotVouchedFor(
+                f"The key in use has named its successor, {statement.key}. "
+                "Put that one's file into the settings, and restart this process."
+            )
         vouched = statement.after
         row = Checkpoint.objects.using(alias).filter(number=row.number - 1).first()
     raise NotVouchedFor("The statements in the database do not follow one another.")
