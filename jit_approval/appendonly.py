@@ -1,8 +1,8 @@
 """Triggers that keep the trail as it was written: nothing is removed or changed, but for what erasure takes away.
 
 They stop mistakes, and whoever may only write rows. Who owns the tables can drop them: that is what signatures are for.
-An event may lose its content and the name of its actor, for good and only once it is sealed, and the reference to an
-account that was removed. See docs/audit.md.
+An event may lose its content, its origin and the name of its actor, for good and only once it is sealed, and the
+reference to an account that was removed. See docs/audit.md.
 """
 
 from __future__ import annotations
@@ -165,6 +165,15 @@ def _on_mysql(connection: Any, table: str) -> Iterator[tuple[str, str]]:
         )
 
 
+def _erased(connection: Any) -> tuple[str, ...]:
+    """Return the columns that erasure empties; the migration that first made the triggers knew one less."""
+    with connection.cursor() as cursor:
+        there = {
+            each.name for each in connection.introspection.get_table_description(cursor, EVENTS)
+        }
+    return tuple(name for name in ("body", "actor_label", "origin") if name in there)
+
+
 def _erasure(connection: Any) -> str:
     """Return the condition under which an event may change: its content goes, its actor goes, nothing else."""
     vendor, quote = connection.vendor, connection.ops.quote_name
@@ -181,10 +190,12 @@ def _erasure(connection: Any) -> str:
             for each in names
         )
 
+    erased = _erased(connection)
+    gone = " AND ".join(f"NEW.{name} = ''" for name in erased)
     sealed = f"EXISTS (SELECT 1 FROM {SEALS} WHERE event_id = OLD.id)"  # noqa: S608 - names
     return (
         f"{unchanged(_OTHERS, text=False)} AND {unchanged(_TEXTS, text=True)} "
         f"AND (NEW.actor_id IS NULL OR NEW.actor_id {equal} OLD.actor_id) "
-        f"AND (({unchanged(('body', 'actor_label'), text=True)}) "
-        f"OR (OLD.body <> '' AND NEW.body = '' AND NEW.actor_label = '' AND {sealed}))"
+        f"AND (({unchanged(erased, text=True)}) "
+        f"OR (OLD.body <> '' AND {gone} AND {sealed}))"
     )

@@ -149,7 +149,7 @@ def _empty(batch: Sequence[tuple[int, int]], by: Any, said: dict[str, str], orig
         event = chain.single_event(ERASED, at=at, by=by, data=data, origin=origin)
         prepared.insert(event, using=alias)
         rows = AuditEvent.objects.using(alias).filter(pk__in=[pk for pk, _ in batch])
-        rows.update(body="", actor_label="", actor=None)
+        rows.update(body="", origin="", actor_label="", actor=None)
     return len(batch)
 
 

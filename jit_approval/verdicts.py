@@ -109,7 +109,6 @@ def of_call(call: Call) -> dict[str, Any]:
         "object_model": shown.object_model,
         "object_pk": shown.object_pk,
         "reason": shown.reason,
-        "ip": shown.ip,
         "agent": shown.agent,
     }
 

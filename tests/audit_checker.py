@@ -122,6 +122,8 @@ def events_of(folder: Path) -> list[bytes] | None:
             hashes.add(event["hash"])
         else:
             again = {name: event[name] for name in ("index", "previous", "hash", "body")}
+            if "origin" in event:
+                again["origin"] = event["origin"]
             assert event["index"] == number
             assert sha(f"{event['previous']}\n{event['body']}".encode()).hex() == event["hash"]
             body = json.loads(event["body"])
@@ -133,6 +135,9 @@ def events_of(folder: Path) -> list[bytes] | None:
                     body["sequence"] > last + 1 and event["previous"] in hashes
                 )
                 heads[body["request"]] = (body["sequence"], event["hash"])
+            committed = body["by"].get("origin") if isinstance(body.get("by"), dict) else None
+            origin = again.get("origin")
+            assert committed == (None if origin is None else sha(origin.encode()).hex())
             if body["kind"] == "erased":
                 for begin, end in body["data"]["leaves"]:
                     allowed.update(range(begin, min(end, number)))

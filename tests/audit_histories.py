@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jit_approval.audit import checkpoints, folder, links, merkle, records
+from jit_approval.audit import checkpoints, folder, links, merkle, origins, records
 from jit_approval.audit.checkpoints import Checkpoint, Rotation
 from jit_approval.audit.notes import Signer
 from jit_approval.audit.records import Record
@@ -58,13 +58,20 @@ class Writer:
         self.time = time
         self.after: bytes | None = None
 
-    def event(self, request: str | None, kind: str, data: dict[str, Any]) -> Record:
-        """Add an event."""
+    def event(
+        self, request: str | None, kind: str, data: dict[str, Any], origin: str = ""
+    ) -> Record:
+        """Add an event. `origin` is what it commits to; without, it is one of the first version."""
         sequence, previous = self.heads.get(request or "", (0, ""))
         body = {"v": 1, "request": request, "sequence": sequence + 1, "kind": kind, "data": data}
         body |= {"by": {"label": "bob", "pk": "7"}, "at": "2026-11-24T10:00:00.000000+00:00"}
+        if origin:
+            body |= {"v": 2, "by": {**body["by"], "origin": origins.commitment(origin)}}
+        else:
+            body["by"] |= {"ip": "192.0.2.7", "user_agent": "curl/8"}
         text = links.canonical(body)
-        record = Record(self.tree.size, links.digest(previous, text), previous, text)
+        hash_ = links.digest(previous, text)
+        record = Record(self.tree.size, hash_, previous, text, origin or None)
         self.append(record)
         if request is not None:
             self.heads[request] = (sequence + 1, record.hash)
@@ -105,7 +112,8 @@ def honest(random_: random.Random, most: int = 60) -> Writer:
             writer.event(None, "allowed", {"nonce": str(random_.getrandbits(64))})
         else:
             data = {"comment": random_.choice(TEXTS), "n": random_.randrange(3)}
-            writer.event(random_.choice(requests), random_.choice(KINDS), data)
+            where = some_origin(random_) if random_.random() < 0.6 else ""
+            writer.event(random_.choice(requests), random_.choice(KINDS), data, where)
         if random_.random() < 0.15:
             writer.checkpoint()
         if random_.random() < 0.02:
@@ -114,6 +122,12 @@ def honest(random_: random.Random, most: int = 60) -> Writer:
         erase(writer, random_)
     writer.checkpoint()
     return writer
+
+
+def some_origin(random_: random.Random) -> str:
+    """An address and a user agent, as they are written."""
+    said = {"salt": f"{random_.getrandbits(128):032x}", "ip": f"192.0.2.{random_.randrange(255)}"}
+    return links.canonical({**said, "user_agent": random_.choice(TEXTS)})
 
 
 def erase(writer: Writer, random_: random.Random) -> None:

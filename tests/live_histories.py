@@ -14,6 +14,7 @@ from django.test import override_settings
 
 from jit_approval import clock, erasure, services, verdicts
 from jit_approval.audit import chain, keys, notes, places, seal
+from jit_approval.calls import COMMAND, Origin
 from jit_approval.models import ApprovalPolicy, ApprovalRequest, AuditEvent, Checkpoint, TreeHead
 from jit_approval.states import Outcome, Status
 from tests import factories
@@ -67,7 +68,8 @@ class History:
         """A call is held."""
         terms = {"required_approvals": self.random.choice([1, 1, 2])}
         by, reason = self.random.choice(self.cast.askers), self.random.choice(TEXTS)
-        factories.held(by, terms=terms, reason=reason)
+        ip = self.random.choice(["", "192.0.2.7", "2001:db8::7"])
+        factories.held(by, terms=terms, reason=reason, ip=ip, user_agent=self.random.choice(TEXTS))
 
     def decide(self) -> None:
         """Somebody votes, for or against."""
@@ -78,7 +80,10 @@ class History:
         voted = row.decisions.values_list("decider", flat=True)
         bob = next(bob for bob in self.cast.bobs if bob.pk not in voted)
         if self.random.random() < 0.75:
-            services.approve(row, by=bob, comment=comment)
+            origin = self.random.choice(
+                [None, COMMAND, Origin("session", "192.0.2.8", "a browser")]
+            )
+            services.approve(row, by=bob, comment=comment, origin=origin)
         else:
             services.reject(row, by=bob, comment=comment)
 

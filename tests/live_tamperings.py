@@ -14,7 +14,7 @@ from typing import Any
 from django.db import models
 
 from jit_approval import clock
-from jit_approval.audit import chain, checkpoints, links, merkle, notes, places
+from jit_approval.audit import chain, checkpoints, links, merkle, notes, origins, places
 from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint, Seal, TreeHead
 from tests.live_histories import NAME
 
@@ -254,8 +254,20 @@ def _rechain(event: AuditEvent, body: str) -> None:
 def blank(random_: random.Random) -> str:
     """Empty an event as an erasure does, without one; perhaps with an act of one's own, which is not sealed."""
     event = some(random_, AuditEvent.objects.exclude(body=""))
-    emptied = {"body": "", "actor_label": "", "actor_id": None}
+    emptied = {"body": "", "origin": "", "actor_label": "", "actor_id": None}
     write(AuditEvent, event.pk, **some(random_, [emptied, {"body": ""}]))
+    return f"event {event.pk}"
+
+
+def change_origin(random_: random.Random) -> str:
+    """Say that somebody acted from elsewhere, from where another did, or from nowhere."""
+    event = some(random_, AuditEvent.objects.all())
+    texts = [
+        "",
+        origins.written("198.51.100.1", "eve"),
+        some(random_, AuditEvent.objects.all()).origin,
+    ]
+    write(AuditEvent, event.pk, origin=some(random_, texts))
     return f"event {event.pk}"
 
 
@@ -430,6 +442,7 @@ STRUCTURAL: tuple[Act, ...] = (
     swap_seals,
     rewrite,
     blank,
+    change_origin,
     insert,
     resign,
     usurp,
@@ -524,7 +537,7 @@ def announce_an_erasure(random_: random.Random) -> str:
     event = some(random_, sealed().exclude(body="").exclude(kind="erased"))
     data = {"leaves": [[event.seal.index, event.seal.index + 1]], "why": "forged"}
     chain.single_event("erased", at=clock.now("default"), label="eve", data=data).save()
-    write(AuditEvent, event.pk, body="", actor_label="", actor_id=None)
+    write(AuditEvent, event.pk, body="", origin="", actor_label="", actor_id=None)
     return f"event {event.pk}"
 
 

@@ -12,6 +12,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
 from jit_approval import appendonly, services
+from jit_approval.calls import Origin
 from jit_approval.checks import config, trail
 from jit_approval.models import AuditEvent, Checkpoint, Seal
 from tests import factories
@@ -29,7 +30,8 @@ def _triggers(transactional_db: None) -> Iterator[None]:
 @pytest.fixture
 def event() -> AuditEvent:
     bob = factories.decider("bob")
-    services.approve(factories.held(factories.user("erin")), by=bob)
+    row = factories.held(factories.user("erin"))
+    services.approve(row, by=bob, origin=Origin(ip="192.0.2.7", user_agent="curl/8"))
     made = AuditEvent.objects.get(kind="approved")
     Seal.objects.create(index=0, event=made, nodes=b"")
     Checkpoint.objects.create(number=0, kind="checkpoint", size=1, at=made.at, note="note")
@@ -69,6 +71,12 @@ def test_nothing_of_the_trail_is_changed_or_removed(event: AuditEvent) -> None:
         {"actor_label": ""},
         {"body": ""},
         {"body": "", "actor_label": "", "hash": "0" * 64},
+        {"origin": event.origin.replace("192", "193")},
+        {"origin": event.origin.upper()},
+        {"origin": ""},
+        {"origin": "", "actor_label": ""},
+        {"body": "", "actor_label": ""},
+        {"body": "", "actor_label": "", "origin": "x"},
     ):
         assert refused(lambda change=change: events.update(**change)), change
     assert refused(lambda: Seal.objects.update(nodes=b"x"))
@@ -84,10 +92,11 @@ def test_nothing_of_the_trail_is_changed_or_removed(event: AuditEvent) -> None:
 def test_a_sealed_event_may_lose_its_content_once_and_one_that_is_not_sealed_may_not(
     event: AuditEvent,
 ) -> None:
-    gone = {"body": "", "actor_label": "", "actor": None}
+    gone = {"body": "", "origin": "", "actor_label": "", "actor": None}
     assert refused(lambda: AuditEvent.objects.filter(kind="held").update(**gone))
     assert AuditEvent.objects.filter(pk=event.pk).update(**gone) == 1
-    assert refused(lambda: AuditEvent.objects.filter(pk=event.pk).update(body=event.body))
+    for back in ({"body": event.body}, {"origin": event.origin}):
+        assert refused(lambda back=back: AuditEvent.objects.filter(pk=event.pk).update(**back))
 
 
 @pytest.mark.usefixtures("_triggers")
@@ -110,7 +119,7 @@ def test_nothing_of_the_trail_is_truncated(event: AuditEvent) -> None:
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite knows it")
 def test_nothing_of_the_trail_is_replaced(event: AuditEvent) -> None:
     values = "id, approval_request_id, sequence, kind, at, actor_label, source, target, body, "
-    values += "previous_hash, hash"
+    values += "previous_hash, hash, origin"
     other = values.replace("body,", "'{}',")
     table = appendonly.EVENTS
     assert refused(sql(f"INSERT OR REPLACE INTO {table} ({values}) SELECT {other} FROM {table}"))
@@ -163,3 +172,25 @@ def test_the_migration_makes_them_and_takes_them_away(settings: Any) -> None:
     finally:
         MigrationExecutor(connection).migrate([latest])
         appendonly.uninstall(connection)
+
+
+@pytest.mark.usefixtures("_triggers")
+def test_triggers_made_before_there_were_origins_are_made_anew_by_the_migration(
+    event: AuditEvent, settings: Any
+) -> None:
+    settings.JIT_APPROVAL = {}
+    (latest,) = MigrationExecutor(connection).loader.graph.leaf_nodes("jit_approval")
+    events, change = AuditEvent.objects.filter(pk=event.pk), f"UPDATE {appendonly.EVENTS} SET "
+    try:
+        MigrationExecutor(connection).migrate([("jit_approval", "0009_one_open_index")])
+        assert appendonly.missing(connection) == []
+        assert refused(sql(f"{change} body = 'x'"))
+        MigrationExecutor(connection).migrate([latest])
+        assert appendonly.missing(connection) == []
+        event.refresh_from_db()
+        assert event.origin == ""
+        for forged in ({"origin": "x"}, {"body": "", "actor_label": "", "origin": "x"}):
+            assert refused(lambda forged=forged: events.update(**forged))
+        assert events.update(body="", actor_label="", origin="") == 1
+    finally:
+        MigrationExecutor(connection).migrate([latest])

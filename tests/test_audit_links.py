@@ -68,12 +68,24 @@ def test_a_line_is_read_as_it_was_written_and_has_no_other_form(index: int, body
         f'{{"index":true,"hash":"{HASH}","body":null}}\n'.encode(),
         f'{{"index":1,"hash":"{HASH.upper()}","body":null}}\n'.encode(),
         f'{{"index":1,"previous":"{HASH}","hash":"{HASH}","body":null}}\n'.encode(),
+        f'{{"index":1,"hash":"{HASH}","body":null,"origin":"x"}}\n'.encode(),
         f'{{"index":1,"previous":"","hash":"{HASH}","body":{{}}}}\n'.encode(),
         f'{{"index":1,"previous":"","hash":"{HASH}","body":"\\ud800"}}\n'.encode(),
     ],
 )
 def test_a_line_in_any_other_form_is_no_event(line: bytes) -> None:
     assert records.parse(line) is None
+
+
+@given(TEXT.filter(bool))
+def test_a_line_with_an_origin_has_one_form_too(origin: str) -> None:
+    record = Record(7, HASH, "", "{}", origin)
+    line = records.as_line(record)
+    assert records.parse(line) == record
+    assert records.parse(line.replace(b'"origin":', b'"origin": ', 1)) is None
+    for none in (b'""', b"null", b"7", b"{}"):
+        plain = records.as_line(Record(7, HASH, "", "{}"))
+        assert records.parse(plain.replace(b"}\n", b',"origin":' + none + b"}\n")) is None
 
 
 def test_an_erased_event_keeps_its_place_and_hash_alone() -> None:

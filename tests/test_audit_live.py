@@ -36,7 +36,7 @@ def lived(requests: int = 3) -> None:
     """Some requests that went their ways, sealed a few at a time."""
     bob = factories.decider()
     for number in range(requests):
-        row = factories.held()
+        row = factories.held(ip="192.0.2.7")
         if number % 3 == 0:
             services.reject(row, by=bob, comment="no")
         else:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from jit_approval.audit import links, ocsf
+from jit_approval.audit import links, ocsf, origins
 from jit_approval.audit.proofs import Proven
 from jit_approval.audit.records import Record
 
@@ -134,6 +135,17 @@ def test_who_what_and_from_where_are_where_the_schema_has_them() -> None:
     assert {"name": "Customer 42", "type": "object"} in made["resources"]
     assert made["metadata"]["correlation_uid"] == "r-1"
     assert (made["time"], made["metadata"]["sequence"]) == (1795947300123, 17)
+
+
+def test_from_where_somebody_acted_is_where_the_schema_has_it_and_can_be_verified() -> None:
+    origin = origins.written("192.0.2.7", "curl/8")
+    by = {"pk": "7", "label": "erin", "origin": origins.commitment(origin)}
+    made = ocsf.event(replace(record(by=by), origin=origin), at=AT)
+    ensure_valid(made)
+    assert made["src_endpoint"] == {"ip": "192.0.2.7"}
+    assert made["unmapped"]["origin"] == origin
+    for other in ("", "{", "[]", '{"ip": 7}'):
+        ensure_valid(ocsf.event(replace(record(by=by), origin=other), at=AT))
 
 
 def test_the_event_itself_and_its_proof_are_in_it() -> None:

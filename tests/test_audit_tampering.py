@@ -18,7 +18,7 @@ from jit_approval.audit import checking, checkpoints, folder, links, merkle, not
 from jit_approval.audit.checkpoints import Checkpoint, Rotation
 from jit_approval.audit.records import Record
 from tests import audit_checker
-from tests.audit_histories import ORIGIN, History, Writer, honest, signer
+from tests.audit_histories import ORIGIN, History, Writer, honest, signer, some_origin
 
 KEY = signer().verifier
 ATTACKER = signer("an attacker's")
@@ -124,6 +124,17 @@ def insert(history: History, random_: random.Random) -> None:
 def blank(history: History, random_: random.Random) -> None:
     place = some_content(history, random_)
     history.events[place] = Record(place, history.events[place].hash, "", None)
+
+
+def change_origin(history: History, random_: random.Random) -> None:
+    """Change the address that goes with an event, leave it out, take that of another, or give one to who has none."""
+    place = some_content(history, random_)
+    text = history.events[place].origin
+    others = [None, "{}", some_origin(random_), random_.choice(history.events).origin]
+    if text:
+        at = random_.randrange(len(text))
+        others += [text[:at] + "x" + text[at + 1 :], f"{text} "]
+    history.events[place] = replace(history.events[place], origin=random_.choice(others))
 
 
 def cut_off(history: History, random_: random.Random) -> None:
@@ -233,6 +244,7 @@ ON_EVENTS: list[Callable[[History, random.Random], None]] = [
     swap,
     insert,
     blank,
+    change_origin,
     cut_off,
     cut_off_with_checkpoints,
     cut_off_checkpoints,

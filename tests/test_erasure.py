@@ -20,6 +20,7 @@ from django.test import override_settings
 from jit_approval import appendonly, clock, erasure, services
 from jit_approval.audit import checking, folder, keys, live, notes, seal
 from jit_approval.audit.findings import Kind
+from jit_approval.calls import Origin
 from jit_approval.exceptions import SelfApprovalForbidden
 from jit_approval.models import ApprovalRequest, AuditEvent, Decision, Notification
 from jit_approval.notifications import delivery
@@ -57,7 +58,8 @@ def bob() -> Any:
 def ran(requester: Any, bob: Any, **shown: Any) -> ApprovalRequest:
     row = factories.held(requester, **shown)
     delivery.deliver(Notification.objects.get(approval_request=row, event="held", recipient="").pk)
-    services.approve(row, by=bob, comment=f"for {requester}")
+    origin = Origin(ip=f"2001:db8::{bob.pk}", user_agent="Bob's browser")
+    services.approve(row, by=bob, comment=f"for {requester}", origin=origin)
     spent = services.consume(factories.fresh(row), state_digest=factories.STATE)
     services.record_outcome(spent, outcome=Outcome.SUCCEEDED, elapsed=timedelta(0))
     return row
@@ -91,6 +93,8 @@ def test_of_an_erased_person_nothing_is_left_and_the_trail_is_verified(
     for word in ("erin", "tabby", "192.0.2.9"):
         assert word not in left, left[max(0, left.index(word) - 300) :][:400]
     assert "frank said" in left
+    assert AuditEvent.objects.filter(approval_request=kept).exclude(origin="").count() == 1
+    assert not AuditEvent.objects.filter(body="").exclude(origin="").exists()
     assert list(AuditEvent.objects.order_by("pk").values_list("hash", flat=True))[:-1] == hashes
     act = AuditEvent.objects.get(kind="erased")
     body = json.loads(act.body)
@@ -132,6 +136,7 @@ def test_who_voted_is_erased_and_the_vote_stays(key: notes.Verifier, alice: Any,
     row = ran(factories.user("erin"), bob, reason="mine")
     assert run("erase", "--subject", "bob", "--as", "alice")[0] == 0
     assert "bob" not in everything()
+    assert "2001:db8::" not in everything()
     assert Decision.objects.get(approval_request=row).verdict == "approve"
     assert ApprovalRequest.objects.get(pk=row.pk).reason == "mine"
     assert live.verify([key]).status() == 0
@@ -151,7 +156,9 @@ def test_what_only_looks_like_a_name_is_not_erased(
 def test_emptied_without_authority_is_found(key: notes.Verifier, alice: Any, bob: Any) -> None:
     ran(factories.user("erin"), bob)
     seal.seal(at_once=True)
-    AuditEvent.objects.filter(kind="approved").update(body="", actor_label="", actor=None)
+    AuditEvent.objects.filter(kind="approved").update(
+        body="", origin="", actor_label="", actor=None
+    )
     assert live.verify([key]).counts == {Kind.MISSING: 1}
     appendonly.uninstall(connection)
     erasure.erase(erasure.Scope(subject="erin"), by=alice)

@@ -186,7 +186,7 @@ class ApprovalRequestAdmin(_ModelAdmin):
     def receipt_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Hand out the receipt of a call that ran; 409 while there is none."""
         try:
-            return receipt_file(self.find(request, object_id))
+            return receipt_file(self.find(request, object_id), reader=request.user)
         except issuing.NoReceiptNow as error:
             return HttpResponse(str(error), status=409, content_type="text/plain; charset=utf-8")
 

@@ -154,7 +154,7 @@ class ReceiptView(ApprovalView):
         with answered():
             row = rows.visible_to(request.user, pk)
             try:
-                return receipt_file(row)
+                return receipt_file(row, reader=request.user)
             except issuing.NoReceiptNow as error:
                 raise problems.no_receipt(error) from None
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from jit_approval.audit import origins
 from jit_approval.audit.links import canonical, digest
 from jit_approval.calls import Origin
 from jit_approval.models import ApprovalRequest, AuditEvent
@@ -28,15 +29,16 @@ def next_event(
     """Return the unsaved event that follows the request's head. `by` is None for the system itself."""
     sequence = approval_request.audit_seq + 1
     label = str(by.get_username()) if by is not None else ""
+    who, where = _who(str(by.pk), label, origin) if by is not None else (None, "")
     body = canonical(
         {
-            "v": 1,
+            "v": 2,
             "request": str(approval_request.pk),
             "salt": _salt(),
             "sequence": sequence,
             "kind": kind,
             "at": at.astimezone(UTC).isoformat(timespec="microseconds"),
-            "by": _who(str(by.pk), label, origin) if by is not None else None,
+            "by": who,
             "from": source,
             "to": target,
             "data": dict(data or {}),
@@ -52,6 +54,7 @@ def next_event(
         source=source,
         target=target,
         body=body,
+        origin=where,
         previous_hash=approval_request.audit_head,
         hash=digest(approval_request.audit_head, body),
     )
@@ -71,15 +74,16 @@ def single_event(
     `label` names who did it where there is no account to name.
     """
     label = str(by.get_username()) if by is not None else label
+    who, where = _who(str(getattr(by, "pk", "")), label, origin) if label else (None, "")
     body = canonical(
         {
-            "v": 1,
+            "v": 2,
             "request": None,
             "salt": _salt(),
             "sequence": 1,
             "kind": kind,
             "at": at.astimezone(UTC).isoformat(timespec="microseconds"),
-            "by": _who(str(getattr(by, "pk", "")), label, origin) if label else None,
+            "by": who,
             "data": dict(data),
         }
     )
@@ -90,6 +94,7 @@ def single_event(
         actor_id=getattr(by, "pk", None),
         actor_label=label,
         body=body,
+        origin=where,
         hash=digest("", body),
     )
 
@@ -102,9 +107,18 @@ def _salt() -> str:
     return secrets.token_hex(16)
 
 
-def _who(pk: str, label: str, origin: Origin | None) -> dict[str, str]:
-    known = {name: text for name, text in vars(origin).items() if text} if origin else {}
-    return {"pk": pk, "label": label, **known}
+def _who(pk: str, label: str, origin: Origin | None) -> tuple[dict[str, str], str]:
+    """Return who acted, as the body says it; and from where, which it only commits to."""
+    who = {"pk": pk, "label": label}
+    if origin is None:
+        return who, ""
+    if origin.person:
+        who["person"] = origin.person
+    if origin.credential:
+        who["credential"] = origin.credential
+    if where := origins.written(origin.ip, origin.user_agent):
+        who[origins.COMMITTED] = origins.commitment(where)
+    return who, where
 
 
 def first_broken(events: Iterable[AuditEvent]) -> AuditEvent | None:
@@ -116,6 +130,7 @@ def first_broken(events: Iterable[AuditEvent]) -> AuditEvent | None:
             and event.previous_hash == previous
             # What was erased is known by its hash alone; by whose authority, the verifier tells.
             and (not event.body or event.hash == digest(previous, event.body))
+            and origins.state_in(event.origin, event.body) in origins.WHOLE
         )
         if not sound:
             return event

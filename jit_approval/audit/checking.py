@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from jit_approval.audit import checkpoints, merkle, notes
+from jit_approval.audit import checkpoints, merkle, notes, origins
 from jit_approval.audit.checkpoints import Checkpoint
-from jit_approval.audit.findings import Kind, Report, many
+from jit_approval.audit.findings import FORGED, Kind, Report, many
 from jit_approval.audit.links import digest
 from jit_approval.audit.notes import NoteError, Verifier
+from jit_approval.audit.origins import State
 from jit_approval.audit.ranges import Ranges, total
 from jit_approval.audit.records import Record
 from jit_approval.audit.spill import Spill
@@ -240,6 +241,8 @@ class Trail:
     def _check(self, record: Record) -> None:
         if record.body is None:
             self._bare.add(record.index, record.index + 1)
+            if record.origin is not None:
+                self._report.add(Kind.ALTERED, record.index, FORGED)
             self._heads.put(f"erased {record.hash}", b"")
             return
         try:
@@ -252,8 +255,17 @@ class Trail:
             self._report.add(Kind.ALTERED, record.index, "its content is not what its hash says")
             return
         self._link(record, request, sequence)
+        self._check_origin(record, body)
         if kind == ERASED:
             self._acts.append((record.index, leaves(body)))
+
+    def _check_origin(self, record: Record, body: Any) -> None:
+        """Check the address that goes with an event. A whole trail leaves none out: erasure takes it with all else."""
+        state = origins.state(record.origin, body)
+        if state is State.FORGED:
+            self._report.add(Kind.ALTERED, record.index, FORGED)
+        elif state is State.WITHHELD:
+            self._report.add(Kind.MISSING, record.index, "the address that goes with it is gone")
 
     def _link(self, record: Record, request: Any, sequence: Any) -> None:
         """Check that an event follows the one before it of the same request."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC
 
-from jit_approval.audit import checkpoints, notes
+from jit_approval.audit import checkpoints, notes, origins
 from jit_approval.audit.links import digest
 from jit_approval.models import AuditEvent, Checkpoint
 
@@ -19,7 +19,8 @@ def are_of_event(event: AuditEvent) -> bool:
     if not event.body:
         is_alone = event.sequence == 1 and not event.previous_hash
         is_linked = event.approval_request_id is not None  # see `live`: its chain is compared
-        return not event.actor_label and event.actor_id is None and (is_alone or is_linked)
+        is_nameless = not event.actor_label and event.actor_id is None and not event.origin
+        return is_nameless and (is_alone or is_linked)
     at = event.at.astimezone(UTC).isoformat(timespec="microseconds")
     request = str(event.approval_request_id) if event.approval_request_id else None
     columns = (event.sequence, event.kind, at, event.actor_label, event.source, event.target)
@@ -33,6 +34,7 @@ def are_of_event(event: AuditEvent) -> bool:
             columns == (*content, said.get("from", ""), said.get("to", ""))
             and said["request"] == request
             and same_actor
+            and origins.state(event.origin, said) in origins.WHOLE
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False

@@ -12,6 +12,9 @@ _SHOWN = 20
 
 _LONGEST = 400
 
+FORGED = "the address that goes with it is not the one that its content commits to"
+"""What is said where an origin was changed, or added."""
+
 
 def plain(text: str) -> str:
     """Return text fit for a terminal and a log: what is no printable ASCII, escaped, and not too long.
@@ -67,6 +70,8 @@ class Report:
     """Events, from the first on, that are as a trusted key signed them."""
     erased: int = 0
     """Of these, events whose content was erased by an act that is itself in the trail."""
+    withheld: int = 0
+    """Events of a receipt or a selection whose origin was left out: it is known by its commitment alone."""
     checkpoints: int = 0
     root: str = ""
     time: int | None = None
@@ -120,6 +125,7 @@ class Report:
             "events": self.events,
             "verified": self.verified,
             "erased_by_authority": self.erased,
+            "withheld": self.withheld,
             **{kind.value: self.counts[kind.value] for kind in Kind},
             "unsealed": self.unsealed,
             "unfinished": self.unfinished,

@@ -6,7 +6,7 @@ no key. So no receipt leaves that does not verify, unless the database's stateme
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -48,8 +48,16 @@ class NoReceiptNow(Exception):
         self.why = why
 
 
-def receipt(approval_request: ApprovalRequest) -> dict[str, Any]:
+def _nothing(event: AuditEvent) -> bool:
+    return False
+
+
+def receipt(
+    approval_request: ApprovalRequest, *, shows: Callable[[AuditEvent], bool] = _nothing
+) -> dict[str, Any]:
     """Return the receipt of a call that ran, over all of its events until now.
+
+    `shows` tells of which events it says from where they came; what it leaves out is committed to all the same.
 
     Raises:
         NoReceiptNow: there is none, or none yet.
@@ -74,6 +82,10 @@ def receipt(approval_request: ApprovalRequest) -> dict[str, Any]:
     is_whole = len(events) == approval_request.audit_seq
     if not report.is_sound or not is_whole or events[-1].hash != approval_request.audit_head:
         raise NoReceiptNow(Why.DAMAGED)
+    for event, found_in in zip(events, made["events"], strict=True):
+        # Last: what is not shown was checked as well.
+        if not shows(event):
+            found_in.pop("origin", None)
     return made
 
 
@@ -83,7 +95,7 @@ def why_not(approval_request: ApprovalRequest) -> Why | None:
         return why
     alias = places.database()
     try:
-        _checkpoint(list(_events(approval_request, alias).defer("body")), alias)
+        _checkpoint(list(_events(approval_request, alias).defer("body", "origin")), alias)
     except NoReceiptNow as error:
         return error.why
     return None

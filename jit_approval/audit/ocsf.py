@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import jit_approval
+from jit_approval.audit import origins
 from jit_approval.audit.proofs import Proven
 from jit_approval.audit.records import Record
 
@@ -72,7 +73,7 @@ def event(found: Proven | Record, *, at: datetime, is_sealed: bool = True) -> di
         "message": _message(kind, data, body),
         "actor": {"user": _user(_mapping(body.get("by")))},
         "api": _api(kind, data, body),
-        "src_endpoint": _source(_mapping(body.get("by")), data),
+        "src_endpoint": _source(record, _mapping(body.get("by")), data),
         "metadata": _metadata(kind, record, body, is_sealed=is_sealed),
         "unmapped": _unmapped(found, is_sealed=is_sealed),
     }
@@ -173,8 +174,9 @@ def _api(kind: str, data: Mapping[str, Any], body: Mapping[str, Any]) -> dict[st
     return found
 
 
-def _source(by: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    ip = by.get("ip") or data.get("ip")
+def _source(record: Record, by: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    # Events of the first version have it in their bodies.
+    ip = origins.read(record.origin).get("ip") or by.get("ip") or data.get("ip")
     return {"ip": ip} if isinstance(ip, str) and ip else {"svc_name": PRODUCT["name"]}
 
 
@@ -212,6 +214,8 @@ def _unmapped(found: Proven | Record, *, is_sealed: bool) -> dict[str, Any]:
     unmapped: dict[str, Any] = {"hash": record.hash, "sealed": is_sealed}
     if record.body is not None:
         unmapped["previous"] = record.previous
+        if record.origin is not None:
+            unmapped["origin"] = record.origin
     if is_sealed:
         unmapped["index"] = record.index
     if isinstance(found, Proven):

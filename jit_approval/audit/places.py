@@ -116,7 +116,8 @@ def record(seal: Seal) -> Record:
     event = seal.event
     leaf(event)
     # What was erased has left an empty body, which no event has ever had.
-    return Record(seal.index, event.hash, event.previous_hash, event.body or None)
+    body, origin = event.body or None, event.origin or None
+    return Record(seal.index, event.hash, event.previous_hash, body, origin)
 
 
 def leaf(event: AuditEvent) -> bytes:
@@ -144,7 +145,10 @@ def head(alias: str) -> TreeHead:
 def waiting(alias: str, after: int = 0) -> QuerySet[AuditEvent]:
     """Return the events without a place, oldest first. None of them has a key up to `after`."""
     return (
-        AuditEvent.objects.using(alias).filter(pk__gt=after, seal=None).order_by("pk").defer("body")
+        AuditEvent.objects.using(alias)
+        .filter(pk__gt=after, seal=None)
+        .order_by("pk")
+        .defer("body", "origin")
     )
 
 

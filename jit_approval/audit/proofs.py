@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jit_approval.audit import merkle, records
+from jit_approval.audit import merkle, origins, records
 from jit_approval.audit.links import digest
 from jit_approval.audit.records import Record
 
@@ -30,12 +30,15 @@ class Proven:
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON, members in the one order they have."""
         record = self.record
-        previous = {} if record.body is None else {"previous": record.previous}
+        has_content = record.body is not None
+        previous = {"previous": record.previous} if has_content else {}
+        origin = {"origin": record.origin} if has_content and record.origin is not None else {}
         return {
             "index": record.index,
             **previous,
             "hash": record.hash,
             "body": record.body,
+            **origin,
             "size": self.size,
             "proof": [step.hex() for step in self.steps],
         }
@@ -58,12 +61,17 @@ def is_content_of(record: Record) -> bool:
         return False
 
 
+def origin_state(record: Record) -> origins.State:
+    """Tell what is there of the origin that the content commits to."""
+    return origins.state_in(record.origin, record.body or "null")
+
+
 def from_dict(found: Any) -> Proven | None:
     """Return what `as_dict` gave; None where it is something else."""
     if not isinstance(found, Mapping):
         return None
     try:
-        record = Record(found["index"], found["hash"], found.get("previous", ""), found["body"])
+        record = records.of(found, found["index"])
         size, steps = found["size"], found["proof"]
         sound = (
             records.is_sound(record)

@@ -12,8 +12,9 @@ from typing import Any
 
 from jit_approval.audit import proofs
 from jit_approval.audit.checkpoints import Checkpoint
-from jit_approval.audit.findings import Kind, Report
+from jit_approval.audit.findings import FORGED, Kind, Report
 from jit_approval.audit.notes import Verifier
+from jit_approval.audit.origins import State
 from jit_approval.audit.proofs import Proven
 from jit_approval.audit.trust import Trust
 
@@ -159,6 +160,10 @@ def _check_events(report: Report, events: Sequence[Proven], checkpoint: Checkpoi
             report.add(
                 Kind.MISSING, record.index, "the one before it, of the same request, is not there"
             )
+        state = proofs.origin_state(record)
+        if state is State.FORGED:
+            report.add(Kind.ALTERED, record.index, FORGED)
+        report.withheld += state is State.WITHHELD
         if checkpoint is not None and (
             event.size != checkpoint.size or not event.is_under(checkpoint.root)
         ):

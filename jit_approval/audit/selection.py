@@ -13,8 +13,9 @@ from pathlib import Path
 
 from jit_approval.audit import folder, proofs, records
 from jit_approval.audit.checkpoints import Checkpoint
-from jit_approval.audit.findings import Kind, Report, many
+from jit_approval.audit.findings import FORGED, Kind, Report, many
 from jit_approval.audit.notes import Verifier
+from jit_approval.audit.origins import State
 from jit_approval.audit.proofs import Proven
 from jit_approval.audit.records import Record
 from jit_approval.audit.spill import Spill
@@ -73,16 +74,18 @@ class Selection:
 def unsealed_line(record: Record) -> bytes:
     """Return the line of an event that has no place yet."""
     found = {"previous": record.previous, "hash": record.hash, "body": record.body}
+    if record.origin is not None:
+        found["origin"] = record.origin
     return f"{json.dumps(found, ensure_ascii=False, separators=(',', ':'))}\n".encode()
 
 
 def _parse_unsealed(line: bytes) -> Record | None:
     try:
         found = json.loads(line)
-        record = Record(0, found["hash"], found["previous"], found["body"])
+        record = records.of(found, 0)
         sound = records.is_sound(record) and record.body is not None
         return record if sound and unsealed_line(record) == line else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -142,6 +145,8 @@ class _Reader:
             what = "its content is not what its hash says"
             self._report.add(Kind.ALTERED, record.index, what)
             return
+        if not self._has_its_origin(record, record.index):
+            return
         if root is None:
             what = f"the checkpoint over {many(proven.size, 'event')}, which it names, is not here"
             self._report.add(Kind.MISSING, record.index, what)
@@ -156,6 +161,14 @@ class _Reader:
         if not proofs.is_content_of(record):
             what = "an event that was not sealed: its content is not what its hash says"
             self._report.add(Kind.ALTERED, None, what)
-        elif self._known.get(record.hash) is None:
+        elif self._has_its_origin(record, None) and self._known.get(record.hash) is None:
             self._waiting += 1
             self._known.put(record.hash, b"waiting")
+
+    def _has_its_origin(self, record: Record, index: int | None) -> bool:
+        """Tell whether the address that goes with it is the one it commits to, or was left out."""
+        state = proofs.origin_state(record)
+        if state is State.FORGED:
+            self._report.add(Kind.ALTERED, index, FORGED)
+        self._report.withheld += state is State.WITHHELD
+        return state is not State.FORGED

@@ -100,6 +100,7 @@ def _facts(report: Report) -> list[str]:
         f"verified    {report.verified:,} of {many(report.events, 'event')}",
         *([f"checkpoint  {checking.moment(report.time)}, root {report.root}"] if report.time is not None else []),
         *([f"erased      {report.erased:,} by authority"] if report.erased else []),
+        *([f"withheld    of {many(report.withheld, 'event')}: the address"] if report.withheld else []),
         *([f"not sealed  {report.unsealed:,}: no signature covers them yet"] if report.unsealed else []),
         *[f"unfinished  {text}" for text in report.unfinished],
         *[f"warning     {plain(text)}" for text in report.warnings[:20]],

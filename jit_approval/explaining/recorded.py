@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jit_approval import policies
+from jit_approval.audit import origins
 from jit_approval.models import ApprovalRequest, AuditEvent
 
 HELD = "held"
@@ -149,8 +150,10 @@ def _events(start: datetime, end: datetime) -> Iterator[Recorded]:
     rows = AuditEvent.objects.using(policies.database()).filter(
         approval_request=None, kind__in=KINDS, at__gte=start, at__lt=end
     )
-    columns = rows.order_by("at", "pk").values_list("at", "kind", "actor_id", "actor_label", "body")
-    for at, kind, user, label, body in columns.iterator(chunk_size=_CHUNK):
+    columns = rows.order_by("at", "pk").values_list(
+        "at", "kind", "actor_id", "actor_label", "body", "origin"
+    )
+    for at, kind, user, label, body, origin in columns.iterator(chunk_size=_CHUNK):
         data = _data(body)
         yield Recorded(
             at,
@@ -161,7 +164,8 @@ def _events(start: datetime, end: datetime) -> Iterator[Recorded]:
             kind,
             str(data.get("method", "")),
             str(data.get("path", "")),
-            str(data.get("ip", "")),
+            # Events of the first version have it in their bodies.
+            origins.read(origin).get("ip") or str(data.get("ip", "")),
             acted_for=data.get("agent"),
             traces={(kind, str(data.get("policy", "")))},
         )

@@ -87,6 +87,8 @@ class AuditEvent(models.Model):
     source = models.CharField(_("from"), max_length=10, blank=True)
     target = models.CharField(_("to"), max_length=10, blank=True)
     body = models.TextField(_("body"))
+    # From where, as the body's `by.origin` commits to it: see audit/origins.py. Empty where nothing was known.
+    origin = models.TextField(_("from where"), blank=True, default="")
     previous_hash = models.CharField(max_length=64, blank=True)
     hash = models.CharField(max_length=64)
 

@@ -59,7 +59,7 @@ def unsealed_line(event: AuditEvent) -> bytes:
     """
     if not records.is_hash(event.hash):
         raise places.Damaged(f"Event number {event.pk} of the database has no hash.")
-    record = Record(0, event.hash, event.previous_hash, event.body)
+    record = Record(0, event.hash, event.previous_hash, event.body, event.origin or None)
     if conf.get().AUDIT_FORMAT == "ocsf":
         return ocsf.as_line(ocsf.event(record, at=event.at, is_sealed=False))
     return selection.unsealed_line(record)

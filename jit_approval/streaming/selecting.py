@@ -92,7 +92,8 @@ def containing(
     last = found[0] if len(found) > 1 else None
     if last is not None:
         before = before.filter(Q(at__gte=last.at), Q(at__gt=last.at) | Q(pk__gte=last.pk))
-    inside = before.filter(body__icontains=text).order_by("-at", "-pk")
+    has_it = Q(body__icontains=text) | Q(origin__icontains=text)
+    inside = before.filter(has_it).order_by("-at", "-pk")
     return list(inside[:most]), last
 
 
@@ -152,4 +153,4 @@ def _place(event: AuditEvent, size: int) -> int | None:
 def _unsealed(event: AuditEvent) -> Record:
     if not records.is_hash(event.hash):
         raise places.Damaged(f"Event number {event.pk} of the database has no hash.")
-    return Record(0, event.hash, event.previous_hash, event.body)
+    return Record(0, event.hash, event.previous_hash, event.body, event.origin or None)
