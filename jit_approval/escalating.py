@@ -7,16 +7,15 @@ processes that take it at once, the conditional UPDATE on the number of steps ta
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
-from django.db import connections, transaction
 from django.db.models import Q
 
-from jit_approval import clock, policies, prepared, signals, transitions
+from jit_approval import batches, clock, policies, prepared, signals, transitions
 from jit_approval.exceptions import IllegalTransition
 from jit_approval.models import ApprovalPolicy, ApprovalRequest, EscalatedDecider, Notification
 from jit_approval.notifications import outbox
@@ -29,16 +28,11 @@ Event = Notification.Event
 
 
 @dataclass
-class Batch:
-    """What became of the rows that were taken. `lateness`: the worst, in seconds."""
+class Batch(batches.Batch):
+    """Rows of whom somebody is to be told."""
 
-    taken: list[UUID] = field(default_factory=list)
     steps: int = 0
     notices: int = 0
-    lateness: float = 0.0
-    failed: dict[UUID, Exception] = field(default_factory=dict)
-    # The last moment that was met: the next batch need not look at earlier ones.
-    reached: datetime | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -51,19 +45,9 @@ def record(
 ) -> None:
     """Take up to `size` rows of whom somebody is to be told, soonest first, and say in `batch` what became of them.
 
-    Locked, shared among processes and failing as `overdue.record` is and does.
+    As `batches.take`.
     """
-    with transitions.durable() as alias:
-        for row in _lock(alias, size, without, since):
-            batch.taken.append(row.pk)
-            batch.reached = row.wake_at
-            try:
-                with transaction.atomic(using=alias):
-                    _wake(batch, row, alias)
-            except Exception as error:
-                if not transitions.is_alive(alias):
-                    raise
-                batch.failed[row.pk] = error
+    batches.take(batch, size, due=due, moment="wake_at", move=_wake, without=without, since=since)
 
 
 def due(alias: str) -> ApprovalRequestQuerySet:
@@ -96,18 +80,6 @@ def look_for_stranded() -> int:
     if None in keys and not policies.quorum_is_reachable(policies.terms(None)):
         stranded |= Q(policy=None)
     return rows.filter(stranded).update(wake_at=clock.DatabaseNow())
-
-
-def _lock(
-    alias: str, size: int, without: Collection[UUID], since: datetime | None
-) -> list[ApprovalRequest]:
-    rows = due(alias).with_now().defer("payload", "context")
-    if without:
-        rows = rows.exclude(pk__in=without)
-    if since is not None:
-        rows = rows.filter(wake_at__gte=since)
-    skip = connections[alias].features.has_select_for_update_skip_locked
-    return list(rows.select_for_update(skip_locked=skip)[:size])
 
 
 def _wake(batch: Batch, row: ApprovalRequest, alias: str) -> None:

@@ -1,6 +1,6 @@
 """The sweep: what time has ended is recorded, and what was lost on the way to people is made good.
 
-One `Sweeper` per process. Any number may sweep at once, in as many processes: they share the work (see `overdue`
+One `Sweeper` per process. Any number may sweep at once, in as many processes: they share the work (see `batches`
 and `notifications.delivery`), and what one of them leaves undone the next one does.
 """
 
@@ -18,6 +18,7 @@ from django.db import connections
 from django.db.models import Model, QuerySet
 
 from jit_approval import clock, erasure, escalating, overdue, policies, policy_changes, queue
+from jit_approval.batches import Batch
 from jit_approval.clock import DatabaseNow
 from jit_approval.models import ApprovalRequest, Notification, StoredAnswer, StoredCall
 from jit_approval.notifications import delivery
@@ -34,7 +35,6 @@ _BATCH = 25
 _SECONDS = 20.0
 # Seconds for which what raised is left alone: the clock looks every second, and would log it every second.
 _PUT_OFF = 60.0
-_Batch = overdue.Batch | escalating.Batch
 _WAITING = Notification.State.WAITING.value
 
 
@@ -106,7 +106,7 @@ class Sweeper:
             logger.exception("The sweep could not look for requests that nobody could decide.")
 
     def _in_batches(
-        self, kind: type[_Batch], record: Callable[..., None], put_off: _PutOff, seconds: float
+        self, kind: type[Batch], record: Callable[..., None], put_off: _PutOff, seconds: float
     ) -> tuple[dict[str, int], float | None]:
         """Take batch after batch; return how many of each, and the worst lateness, None where nothing was done."""
         counts, late, size, since = dict(kind().counts), None, _BATCH, None
@@ -201,7 +201,7 @@ class Sweeper:
         )
 
 
-def _leave(batch: _Batch, put_off: _PutOff) -> None:
+def _leave(batch: Batch, put_off: _PutOff) -> None:
     """Leave alone, for a while, what could not be moved."""
     for pk, error in batch.failed.items():
         logger.error("The sweep could not move approval request %s.", pk, exc_info=error)

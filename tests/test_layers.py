@@ -24,7 +24,7 @@ LAYERS = (
     "policies limits queue audit notifications heartbeats waking",
     "transitions",
     "verdicts",
-    "services overdue escalating",
+    "services batches overdue escalating",
     # glue: parses input, calls one service, shapes the answer
     "agents facts",
     "policy_changes erasure clearing membership departures explaining delegating portable",
