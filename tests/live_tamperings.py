@@ -149,6 +149,28 @@ def drop_request(random_: random.Random) -> str:
     return done
 
 
+def drop_request_alone(random_: random.Random) -> str:
+    """Remove a request, and leave its events."""
+    request = some(random_, ApprovalRequest.objects.all())
+    remove(ApprovalRequest.objects.filter(pk=request.pk))
+    return f"request {request.pk}"
+
+
+def move_an_end(random_: random.Random) -> str:
+    """Change how far it is: that of a request, or that of the tree."""
+    if random_.random() < 0.3:
+        head = TreeHead.objects.get()
+        size = another(TreeHead._meta.get_field("size"), head.size, random_)
+        write(TreeHead, head.pk, size=size)
+        return f"the head, from {head.size} to {size}"
+    request = some(random_, ApprovalRequest.objects.all())
+    name = some(random_, ["audit_seq", "audit_head"])
+    field = ApprovalRequest._meta.get_field(name)
+    after = another(field, getattr(request, name), random_)
+    write(ApprovalRequest, request.pk, **{name: after})
+    return f"request {request.pk}: {name} {after!r}"
+
+
 def drop_unsealed(random_: random.Random) -> str:
     """Remove an event of a request that was not sealed yet; the request stays."""
     event = some(random_, places.waiting("default").exclude(approval_request=None))
@@ -405,9 +427,12 @@ def truncate_some(random_: random.Random) -> str:
 
 
 def roll_back(random_: random.Random) -> str:
-    """Go back to an earlier checkpoint, in all tables: nothing in what remains says that there was more."""
-    *earlier, last = Checkpoint.objects.order_by("number")
-    to = some(random_, [row for row in earlier if row.kind == "checkpoint"])
+    """Go back to an earlier checkpoint, in all tables: nothing in what remains says that there was more.
+
+    Earlier than the last one, that is: what came after that, such as a change of keys, nobody could have kept.
+    """
+    *earlier, last = Checkpoint.objects.filter(kind="checkpoint").order_by("number")
+    to = some(random_, earlier)
     remove(Checkpoint.objects.filter(number__gt=to.number))
     kept = Seal.objects.filter(index__lt=to.size).values("event")
     for event in AuditEvent.objects.exclude(pk__in=kept).order_by("-pk"):
@@ -436,7 +461,9 @@ Act = Callable[[random.Random], str]
 STRUCTURAL: tuple[Act, ...] = (
     drop_events,
     drop_request,
+    drop_request_alone,
     drop_unsealed,
+    move_an_end,
     swap_contents,
     swap_sequences,
     swap_seals,

@@ -19,6 +19,7 @@ from jit_approval.audit import chain, keys, links, live, notes, seal
 from jit_approval.audit.findings import Kind
 from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint, Seal, TreeHead
 from tests import factories
+from tests.live_histories import Undone
 
 pytestmark = pytest.mark.django_db
 NAME = "approvals.example/trail"
@@ -181,6 +182,50 @@ def test_an_end_that_was_cut_off_shows_against_a_checkpoint_kept_elsewhere(
     report = live.verify([key], last.note)
     assert report.first is not None
     assert (report.status(), report.first.kind) == (1, Kind.TRUNCATED)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("auditevent", "at"),
+        ("auditevent", "approval_request_id"),
+        ("checkpoint", "at"),
+        ("seal", "event_id"),
+    ],
+)
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="no other database keeps it")
+def test_a_row_that_cannot_be_read_is_altered(key: notes.Verifier, table: str, column: str) -> None:
+    lived()
+    factories.held()
+    last = f"(SELECT MAX(rowid) FROM jit_approval_{table})"
+    with Undone():
+        sql(f"UPDATE jit_approval_{table} SET {column} = 'nonsense' WHERE rowid = {last}")
+        assert live.verify([key]).status() == 1
+
+
+def test_who_says_that_all_is_sealed_hides_nothing_from_a_verification(key: notes.Verifier) -> None:
+    lived()
+    TreeHead.objects.update(settled=10**9)
+    at = clock.now("default") - timedelta(minutes=6)
+    chain.single_event("allowed", at=at, label="erin", data={}).save()
+    report = live.verify([key])
+    assert (report.status(), report.unfinished) == (
+        3,
+        ["1 event has waited for more than 5 minutes to be sealed"],
+    )
+
+
+def test_what_was_sealed_and_never_signed_is_said(key: notes.Verifier) -> None:
+    lived()
+    at = clock.now("default") - timedelta(minutes=6)
+    chain.single_event("allowed", at=at, label="erin", data={}).save()
+    seal.seal(at_once=True)
+    Checkpoint.objects.latest("number").delete()
+    report = live.verify([key])
+    assert (report.status(), report.unfinished) == (
+        3,
+        ["1 event has waited for more than 5 minutes to be signed"],
+    )
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC
+from datetime import UTC, datetime
 
 from jit_approval.audit import checkpoints, notes, origins
 from jit_approval.audit.links import digest
@@ -21,10 +21,10 @@ def are_of_event(event: AuditEvent) -> bool:
         is_linked = event.approval_request_id is not None  # see `live`: its chain is compared
         is_nameless = not event.actor_label and event.actor_id is None and not event.origin
         return is_nameless and (is_alone or is_linked)
-    at = event.at.astimezone(UTC).isoformat(timespec="microseconds")
     request = str(event.approval_request_id) if event.approval_request_id else None
-    columns = (event.sequence, event.kind, at, event.actor_label, event.source, event.target)
     try:
+        at = event.at.astimezone(UTC).isoformat(timespec="microseconds")
+        columns = (event.sequence, event.kind, at, event.actor_label, event.source, event.target)
         said = json.loads(event.body)
         by = said["by"] or {"pk": "", "label": ""}
         content = (said["sequence"], said["kind"], said["at"], by["label"])
@@ -58,6 +58,6 @@ def are_of_statement(row: Checkpoint, number: int, size: int) -> bool:
         kind, size = Checkpoint.Kind.CHECKPOINT, statement.size
     else:
         kind = Checkpoint.Kind.ROTATION
-    # Fractions of the second are not signed.
-    stated = (number, kind, size, statement.time)
-    return (row.number, row.kind, row.size, int(row.at.timestamp())) == stated
+    # Fractions of the second are not signed. SQLite holds what is no time at all, which is then read as None.
+    at = int(row.at.timestamp()) if isinstance(row.at, datetime) else None
+    return (row.number, row.kind, row.size, at) == (number, kind, size, statement.time)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from django.db.models import F, Max, Q
+from django.db.models import Exists, F, Max, OuterRef, Q
 
 from jit_approval import clock
 from jit_approval.audit import checking, columns, merkle, places
@@ -54,7 +54,7 @@ def verify(
         kept,
         lambda: _announced(alias, size),
     )
-    for each in [*found, *_unlinked(alias), *_unsealed(alias)]:
+    for each in [*found, *_unlinked(alias), *_orphaned(alias), *_unsealed(alias)]:
         report.add(*each)
     report.unfinished += _late(alias, size)
     return report
@@ -176,7 +176,8 @@ def _unlinked(alias: str) -> Iterator[Found]:
     request: Any = None
     sequence, head, end = 0, "", (0, "")
     is_broken = False
-    for row in rows.iterator():
+    found: list[Found] = []
+    for row in _readable(rows.iterator(), found):
         if row[0] != request:
             if not is_broken and (sequence, head) != end:
                 yield _short(request, sequence, end[0])
@@ -195,6 +196,18 @@ def _unlinked(alias: str) -> Iterator[Found]:
         ApprovalRequest.objects.using(alias).filter(audit_events=None).values_list("pk", flat=True)
     ):
         yield Kind.MISSING, None, f"request {pk} has no events"
+    yield from found
+
+
+def _orphaned(alias: str) -> Iterator[Found]:
+    """Name requests of which only events are left."""
+    request = ApprovalRequest.objects.using(alias).filter(pk=OuterRef("approval_request_id"))
+    rows = AuditEvent.objects.using(alias).filter(~Exists(request), approval_request__isnull=False)
+    found: list[Found] = []
+    keys = rows.order_by().values_list("approval_request_id", flat=True).distinct()
+    for pk in _readable(keys.iterator(), found):
+        yield Kind.MISSING, None, f"request {pk} is gone; its events are there"
+    yield from found
 
 
 def _unsealed(alias: str) -> Iterator[Found]:
