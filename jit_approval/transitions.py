@@ -1,7 +1,7 @@
 """How a request changes state: a durable transaction, a lock, one conditional UPDATE, and the event that says so.
 
-Private to `services`, which holds the rules, to `overdue`, which records what time alone has ended, and to
-`escalating`, which takes steps before it has; nothing else writes `status`.
+Private to `services`, which holds the rules, with `opening` and `voting`; to `overdue`, which records what time alone
+has ended, and `escalating`, which takes steps before it has, both in `batches`. Nothing else writes `status`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ LAYERS = (
     "models querysets migrations appendonly",
     "policies limits queue audit notifications heartbeats waking",
     "transitions",
-    "verdicts",
+    "verdicts opening voting",
     "services batches overdue escalating",
     # glue: parses input, calls one service, shapes the answer
     "agents facts",

@@ -1,0 +1,102 @@
+"""Votes: who may cast one, the vote itself, and whether there are enough. Private to `services`."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError, models
+
+from jit_approval import policies, prepared, transitions
+from jit_approval.exceptions import AlreadyDecided, IllegalTransition
+from jit_approval.models import ApprovalRequest, Decision
+from jit_approval.policies import delegations
+from jit_approval.redaction import visible
+from jit_approval.states import Status, Verdict
+
+_WITH_AUTHORITY = prepared.Select(
+    ApprovalRequest,
+    extras=lambda alias: (
+        transitions.now_extra(alias),
+        ("own", policies.authority_of_user_sql(), models.IntegerField()),
+        ("delegates", delegations.touches_sql(alias), models.IntegerField()),
+    ),
+)
+_WITH_VOTES = prepared.Select(
+    ApprovalRequest,
+    extras=lambda alias: (("votes", policies.valid_votes_sql(), models.IntegerField()),),
+)
+
+
+def locked_for(
+    by: Any, pk: UUID, target: Status, alias: str
+) -> tuple[ApprovalRequest, policies.Standing]:
+    """Lock the request, and read in the same statement what gives `by` authority over it."""
+    key = policies.user_key(by, alias)
+    row = transitions.the(
+        _WITH_AUTHORITY.rows(
+            using=alias,
+            where={"id": pk},
+            tail=transitions.for_update(alias),
+            extras_params=(key, key, key),
+        )
+    )
+    own, delegates = bool(row.own), bool(row.delegates)  # type: ignore[attr-defined]
+    standing = policies.ensure_may_decide(by, row, own=own, delegates=delegates)
+    transitions.ensure_legal(row, target)
+    return row, standing
+
+
+def cast(
+    row: ApprovalRequest,
+    by: Any,
+    standing: policies.Standing,
+    verdict: Verdict,
+    comment: str,
+    alias: str,
+) -> dict[str, Any]:
+    """Write the vote; return what the event says of it."""
+    on_behalf_of = [visible(name)[:254] for name in standing.on_behalf_of]
+    decision = Decision(
+        approval_request_id=row.pk,
+        decider_id=by.pk,
+        decider_label=visible(by.get_username())[:254],
+        person=standing.person,
+        verdict=verdict,
+        comment=transitions.fit(comment),
+        on_behalf_of=on_behalf_of,
+        linked=sorted(standing.linked),
+        created_at=row.now,
+    )
+    try:
+        prepared.insert(decision, using=alias)
+    except IntegrityError as error:
+        # Named by PostgreSQL and MariaDB; SQLite says which columns.
+        if not any(word in str(error) for word in ("jit_decision_one_per_person", "UNIQUE")):
+            raise
+        raise AlreadyDecided("You have decided this request before.") from error
+    data = transitions.said(comment, by)
+    return {**data, "on_behalf_of": on_behalf_of} if on_behalf_of else data
+
+
+def quorum_is_met(row: ApprovalRequest, alias: str) -> bool:
+    """Count the votes of deciders of this moment; the one just cast was checked under the lock."""
+    if row.weighed:
+        return policies.has_quorum(row)
+    if row.required_approvals <= 1:
+        return True
+    (counted,) = _WITH_VOTES.rows(using=alias, where={"id": row.pk})
+    return bool(counted.votes >= row.required_approvals)  # type: ignore[attr-defined]
+
+
+def enough_votes(row: ApprovalRequest, alias: str) -> tuple[str, ...]:
+    """Return the guard that compares votes and quorum; where SQL cannot, count them under a lock.
+
+    Raises:
+        IllegalTransition: counted here, they do not suffice.
+    """
+    if not row.weighed:
+        return (f"required_approvals <= {policies.valid_votes_sql()}",)
+    if not policies.has_quorum(transitions.locked(row.pk, alias)):
+        raise IllegalTransition("Who approved may not decide any more.")
+    return ()
