@@ -78,12 +78,9 @@ def guard(
     """
     services.ensure_durable(policies.database())
     _ensure_principal(by)
-    if args is not None and not isinstance(args, Mapping):
-        # Pairs may name one thing twice, of which a dict keeps the last.
-        raise UnbindableCall("The arguments of a guarded call are a mapping of names to values.")
     call = call_of(
         action,
-        dict(args or {}),
+        _by_name(args),
         by=by,
         reason=reason,
         obj=obj,
@@ -92,9 +89,23 @@ def guard(
         idempotency_key=idempotency_key,
         agent=agent,
     )
+    return Grant(_settle(call, approval_id, by_policy=by_policy))
+
+
+def _by_name(args: Mapping[str, Any] | None) -> dict[str, Any]:
+    if args is not None and not isinstance(args, Mapping):
+        # Pairs may name one thing twice, of which a dict keeps the last.
+        raise UnbindableCall("The arguments of a guarded call are a mapping of names to values.")
+    return dict(args or {})
+
+
+def _settle(
+    call: Call, approval_id: UUID | str | None, *, by_policy: bool
+) -> ApprovalRequest | None:
+    """Return the approval that was spent for the call, None where it needs none; else raise."""
     try:
-        candidates = policies.named(action) if by_policy else None
-        return Grant(_Attempt(call, candidates, _uuid(approval_id)).settle())
+        candidates = policies.named(call.action) if by_policy else None
+        return _Attempt(call, candidates, _uuid(approval_id)).settle()
     except problems.Problem as problem:
         _refuse(problem)
     except Error as error:

@@ -33,6 +33,11 @@ def _object(required: tuple[str, ...], properties: Schema, **more: Any) -> Schem
     return {"type": "object", **named, "properties": properties, **more}
 
 
+def _whole(**properties: Schema) -> Schema:
+    """Return the schema of an object that has all of these."""
+    return _object(tuple(properties), properties)
+
+
 _NUMBER = {"type": "integer"}
 _FLAG = {"type": "boolean"}
 _TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -101,8 +106,7 @@ def _summary() -> Schema:
     }
 
 
-def all_of_them() -> dict[str, Schema]:
-    """Return every schema by its name."""
+def _request() -> Schema:
     summary = _summary()
     full = {
         "payload": _text(),
@@ -111,47 +115,62 @@ def all_of_them() -> dict[str, Schema]:
         "receipt_url": _text("uri-reference", null=True),
         "told": _TEXTS,
     }
-    decision = {
-        "by": _text(),
-        "on_behalf_of": _TEXTS,
-        "verdict": _text(enum=list(Verdict.values)),
-        "comment": _text(),
-        "at": _text("date-time"),
+    return _object(tuple(summary), summary | full)
+
+
+def _request_page() -> Schema:
+    return _object(
+        ("next", "previous", "results"),
+        {
+            "next": _text("uri", null=True),
+            "previous": _text("uri", null=True),
+            "results": {"type": "array", "items": ref("ApprovalRequest")},
+        },
+    )
+
+
+def _decision() -> Schema:
+    return _whole(
+        by=_text(),
+        on_behalf_of=_TEXTS,
+        verdict=_text(enum=list(Verdict.values)),
+        comment=_text(),
+        at=_text("date-time"),
+    )
+
+
+def _result() -> Schema:
+    return _whole(
+        id=_text("uuid"),
+        outcome=_text(),
+        status=_NUMBER,
+        headers={"type": "object", "additionalProperties": {"type": "string"}},
+        body=_text("byte"),
+        truncated=_FLAG,
+        deleted_at=_text("date-time"),
+    )
+
+
+def _callback() -> Schema:
+    always = {
+        "id": _text("uuid"),
+        "url": _text("uri"),
+        "enabled": _FLAG,
+        "disabled_because": _text(),
+        "created_at": _text("date-time"),
     }
+    # Shown once, when it is made.
+    return _object(tuple(always), always | {"secret": _text()})
+
+
+def all_of_them() -> dict[str, Schema]:
+    """Return every schema by its name."""
     return {
         "ApprovalProblem": problem(),
-        "ApprovalDecision": _object(tuple(decision), decision),
-        "ApprovalRequest": _object(tuple(summary), summary | full),
-        "ApprovalRequestPage": _object(
-            ("next", "previous", "results"),
-            {
-                "next": _text("uri", null=True),
-                "previous": _text("uri", null=True),
-                "results": {"type": "array", "items": ref("ApprovalRequest")},
-            },
-        ),
-        "ApprovalResult": _object(
-            ("id", "outcome", "status", "headers", "body", "truncated", "deleted_at"),
-            {
-                "id": _text("uuid"),
-                "outcome": _text(),
-                "status": _NUMBER,
-                "headers": {"type": "object", "additionalProperties": {"type": "string"}},
-                "body": _text("byte"),
-                "truncated": _FLAG,
-                "deleted_at": _text("date-time"),
-            },
-        ),
+        "ApprovalDecision": _decision(),
+        "ApprovalRequest": _request(),
+        "ApprovalRequestPage": _request_page(),
+        "ApprovalResult": _result(),
         "ApprovalComment": _object((), {"comment": _text()}),
-        "ApprovalCallback": _object(
-            ("id", "url", "enabled", "disabled_because", "created_at"),
-            {
-                "id": _text("uuid"),
-                "url": _text("uri"),
-                "enabled": _FLAG,
-                "disabled_because": _text(),
-                "created_at": _text("date-time"),
-                "secret": _text(),
-            },
-        ),
+        "ApprovalCallback": _callback(),
     }

@@ -37,61 +37,15 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Say what may be asked for."""
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-        made = verbs.add_parser(
-            "keygen", help=_("Write a new private key to a file; print the public one.")
-        )
-        made.add_argument(
-            "--name",
-            required=True,
-            help=_("The trail's name, such as approvals.example.com/trail."),
-        )
-        made.add_argument(
-            "--out", required=True, type=Path, help=_("A file that is not there yet.")
-        )
-        rotated = verbs.add_parser(
-            "rotate",
-            help=_("Let the key in use name the next one; then put that into the settings."),
-        )
-        rotated.add_argument(
-            "--to", required=True, type=Path, help=_("The new private key's file.")
-        )
-        erased = verbs.add_parser(
-            "erase",
-            help=_("Erase all about a person; hashes stay. Exits 3 where it waits for approval."),
-        )
-        erased.add_argument("--subject", required=True, metavar="USER", help=_("Whose data."))
-        pruned = verbs.add_parser(
-            "prune", help=_("Erase all that ended long ago; hashes stay. Exits 3 where it waits.")
-        )
-        pruned.add_argument(
-            "--older-than", required=True, type=int, metavar="DAYS", help=_("How long ago.")
-        )
-        for parser in (erased, pruned):
-            parser.add_argument("--as", dest="author", required=True, metavar="USER")
-            parser.add_argument("--reason", default="", help=_("Why."))
+        _add_keys(verbs)
+        _add_erasure(verbs)
         verbs.add_parser(
             "protect", help=_("Make the triggers anew that keep the trail append-only.")
         )
         verbs.add_parser("seal", help=_("Seal, sign and export all there is, now."))
-        verified = verbs.add_parser(
-            "verify",
-            help=_(
-                "Verify the database. Exits 0 (verified), 1 (something is wrong), 2 (it could not be checked) "
-                "or 3 (right as far as it is sealed)."
-            ),
-        )
-        verified.add_argument(
-            "--key",
-            action="append",
-            default=[],
-            help=_("A public key to trust, or its file. Without one, that of the key in use."),
-        )
-        verified.add_argument(
-            "--checkpoint", type=Path, help=_("A checkpoint that was kept elsewhere.")
-        )
+        _add_verify(verbs)
         _add_events(verbs.add_parser("events", help=_("Print events as they are exported.")))
         verbs.add_parser("send", help=_("Send what waits to the webhook and the logger, now."))
-        verified.add_argument("--json", dest="as_json", action="store_true", help=_("Print JSON."))
 
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
         """Do what the verb says."""
@@ -241,6 +195,57 @@ def _verified(
 
 def _watched(done: int, total: int) -> None:
     offline.show_progress(done / max(total, 1), done)
+
+
+def _add_keys(verbs: Any) -> None:
+    made = verbs.add_parser(
+        "keygen", help=_("Write a new private key to a file; print the public one.")
+    )
+    name = _("The trail's name, such as approvals.example.com/trail.")
+    made.add_argument("--name", required=True, help=name)
+    made.add_argument("--out", required=True, type=Path, help=_("A file that is not there yet."))
+    rotated = verbs.add_parser(
+        "rotate",
+        help=_("Let the key in use name the next one; then put that into the settings."),
+    )
+    rotated.add_argument("--to", required=True, type=Path, help=_("The new private key's file."))
+
+
+def _add_erasure(verbs: Any) -> None:
+    erased = verbs.add_parser(
+        "erase",
+        help=_("Erase all about a person; hashes stay. Exits 3 where it waits for approval."),
+    )
+    erased.add_argument("--subject", required=True, metavar="USER", help=_("Whose data."))
+    pruned = verbs.add_parser(
+        "prune", help=_("Erase all that ended long ago; hashes stay. Exits 3 where it waits.")
+    )
+    pruned.add_argument(
+        "--older-than", required=True, type=int, metavar="DAYS", help=_("How long ago.")
+    )
+    for parser in (erased, pruned):
+        parser.add_argument("--as", dest="author", required=True, metavar="USER")
+        parser.add_argument("--reason", default="", help=_("Why."))
+
+
+def _add_verify(verbs: Any) -> None:
+    verified = verbs.add_parser(
+        "verify",
+        help=_(
+            "Verify the database. Exits 0 (verified), 1 (something is wrong), 2 (it could not be checked) "
+            "or 3 (right as far as it is sealed)."
+        ),
+    )
+    verified.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        help=_("A public key to trust, or its file. Without one, that of the key in use."),
+    )
+    verified.add_argument(
+        "--checkpoint", type=Path, help=_("A checkpoint that was kept elsewhere.")
+    )
+    verified.add_argument("--json", dest="as_json", action="store_true", help=_("Print JSON."))
 
 
 def _add_events(parser: CommandParser) -> None:
