@@ -4,6 +4,8 @@ Environment variables, all optional:
 
 EXAMPLE_DEBUG=1            Django's DEBUG. Off by default: its error pages show too much.
 EXAMPLE_SECRET_KEY         The secret key. By default one is made and kept in example_project/var/.
+EXAMPLE_KEPT_KEY           Encrypts the calls that the server is to run. By default one is made and
+                           kept in example_project/var/.
 EXAMPLE_ALLOWED_HOSTS      Comma-separated host names. By default this machine only.
 EXAMPLE_BASE_URL           Where links in e-mails point to. By default http://127.0.0.1:8000.
 EXAMPLE_SQLITE_PATH        The SQLite file. By default example_project/var/db.sqlite3.
@@ -31,11 +33,11 @@ def _flag(name: str) -> bool:
     return os.environ.get(name, "").lower() in {"1", "true", "yes", "on"}
 
 
-def _kept_secret_key() -> str:
+def _kept_key(name: str) -> str:
     """This checkout's own key: made at the first start, readable by its owner only."""
-    path = VAR_DIR / "secret_key"
+    path = VAR_DIR / name
     if not path.exists():
-        draft = VAR_DIR / f"secret_key.{os.getpid()}"
+        draft = VAR_DIR / f"{name}.{os.getpid()}"
         draft.touch(mode=0o600)
         draft.write_text(get_random_secret_key())
         # Two processes may start at once: the first one's key is the key, and nobody reads half.
@@ -45,7 +47,7 @@ def _kept_secret_key() -> str:
     return path.read_text()
 
 
-SECRET_KEY = os.environ.get("EXAMPLE_SECRET_KEY") or _kept_secret_key()
+SECRET_KEY = os.environ.get("EXAMPLE_SECRET_KEY") or _kept_key("secret_key")
 DEBUG = _flag("EXAMPLE_DEBUG")
 ALLOWED_HOSTS = os.environ.get("EXAMPLE_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",")
 BASE_URL = os.environ.get("EXAMPLE_BASE_URL", "http://127.0.0.1:8000")
@@ -76,7 +78,10 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
-if ATOMIC_REQUESTS:
+if not ATOMIC_REQUESTS:
+    # First: the call of one who waited is made again through all that follows.
+    MIDDLEWARE.insert(0, "jit_approval.middleware.WaitForApproval")
+else:
     # An approval is spent before the view's transaction begins, or a rollback would undo it.
     MIDDLEWARE.append("jit_approval.middleware.GateBeforeTransaction")
 
@@ -139,7 +144,13 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
 }
 
-JIT_APPROVAL = {"BASE_URL": BASE_URL}
+JIT_APPROVAL = {
+    "BASE_URL": BASE_URL,
+    # Callers that send `Prefer: wait=60` stay on the line. Under ATOMIC_REQUESTS none can.
+    "MAX_WAIT": 0 if ATOMIC_REQUESTS else 60,
+    # Calls that the server runs, and their answers, are encrypted under this while they are kept.
+    "SECRET_KEYS": [os.environ.get("EXAMPLE_KEPT_KEY") or _kept_key("kept_key")],
+}
 
 Q_CLUSTER: dict[str, object] = {
     "name": "backoffice",

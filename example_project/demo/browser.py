@@ -69,7 +69,11 @@ class AdminBrowser:
 
     def decide(self, url: str, verdict: str, comment: str) -> Page:
         """Open a decision page, choose, submit its form, and return the page that follows."""
-        return self._send(self.open(url), {"verdict": verdict, "comment": comment}, "verdict")
+        return self.submit(self.open(url), verdict, comment)
+
+    def submit(self, page: Page, verdict: str, comment: str = "") -> Page:
+        """Choose on a decision page that is open, submit its form, and return the page that follows."""
+        return self._send(page, {"verdict": verdict, "comment": comment}, "verdict")
 
     def _send(self, page: Page, fields: dict[str, str], control: str) -> Page:
         data = {**page.form_with(control), **fields}

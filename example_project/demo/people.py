@@ -11,6 +11,7 @@ from rest_framework.authtoken.models import Token
 
 from example_project.backoffice.models import Account, Cluster, Customer, Dataset
 from jit_approval.models import ApprovalPolicy
+from jit_approval.states import Execution
 
 # Name and whether they see the admin. Passwords are "<name>-demo": this database is for show.
 PEOPLE = {"erin": False, "bob": True, "carol": True}
@@ -43,6 +44,8 @@ POLICIES: dict[str, dict[str, Any]] = {
         "decide_within": timedelta(minutes=15),
         "usable_within": timedelta(minutes=5),
         "required_approvals": 2,
+        # Whoever asked has long gone to see to something else: a worker runs it, and keeps the answer.
+        "execution": Execution.SERVER,
     },
 }
 
@@ -75,7 +78,7 @@ def _person(name: str, staff: bool, approvers: Group) -> None:
 
 
 def _back_office() -> dict[str, Any]:
-    """Accounts and a cluster as they should be, and customers of this run's own to lose."""
+    """Accounts and clusters as they should be, and customers of this run's own to lose."""
     for number, name, balance in [
         ("NL01-OPERATING", "Operating", 5_000_000),
         ("NL02-SUPPLIER", "Acme Turbines", 0),
@@ -83,9 +86,10 @@ def _back_office() -> dict[str, Any]:
         Account.objects.update_or_create(
             number=number, defaults={"name": name, "balance": Decimal(balance)}
         )
-    Cluster.objects.update_or_create(
-        name="prod-eu", defaults={"nodes": 12, "state": Cluster.State.RUNNING}
-    )
+    for cluster, nodes in [("prod-eu", 12), ("test-eu", 3)]:
+        Cluster.objects.update_or_create(
+            name=cluster, defaults={"nodes": nodes, "state": Cluster.State.RUNNING}
+        )
     clinics, toys = (
         Customer.objects.create(name=name, email=f"privacy-{uuid4().hex[:8]}@{host}.example")
         for name, host in [("Northwind Clinics", "northwind"), ("Tailspin Toys", "tailspin")]

@@ -1,6 +1,9 @@
 """How the people of the story act and look: Erin by HTTP, the others by e-mail and admin."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,6 +47,30 @@ class Stage:
         response = self.erin.request(method, url, headers=headers, **options)
         self.say(f"   erin: {method} {url} -> {response.status_code} {response.reason_phrase}")
         return response
+
+    @contextmanager
+    def on_the_line(self, call: Callable[[], httpx.Response]) -> Iterator[Future[httpx.Response]]:
+        """Erin makes a call that takes its time; meanwhile others act."""
+        with ThreadPoolExecutor(1) as line:
+            yield line.submit(call)
+
+    def newest(self, status: str) -> dict[str, Any] | None:
+        """Erin's newest request in this state; None as long as there is none."""
+        found: list[dict[str, Any]] = self.see(f"/approvals/?status={status}")["results"]
+        return found[0] if found else None
+
+    def wait_until(self, held: dict[str, Any], following: str) -> None:
+        """Read the status by long poll: each look is answered when there is news."""
+        deadline, headers = time.monotonic() + 30, {"Prefer": "wait=5"}
+        while time.monotonic() < deadline:
+            response = self.erin.get(held["status_url"], headers=headers)
+            if (
+                response.status_code != 304
+                and response.raise_for_status().json()["next"] == following
+            ):
+                return
+            headers["If-None-Match"] = response.headers["ETag"]
+        raise DemoFailed(f"waited in vain for {following!r}")
 
     def expect_refusal(self, response: httpx.Response, code: str) -> dict[str, Any]:
         """The problem of a call that was not executed, which must be the one that was told."""

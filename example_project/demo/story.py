@@ -1,5 +1,7 @@
 """The story, step by step, over real HTTP. Each step says what happens and checks that it does."""
 
+import base64
+import json
 import time
 from decimal import Decimal
 from typing import Any
@@ -8,8 +10,8 @@ import httpx
 
 from .stage import Stage
 
-REASON = "Invoice 2026-118, first instalment"
-REFUSAL = "Invoice 2026-118 has been paid already."
+REASON = "Invoice 2026-118, in two instalments"
+REFUSAL = "Both instalments have been paid already."
 AMOUNT = Decimal("250000.00")
 
 
@@ -27,13 +29,15 @@ class Story(Stage):
         self.approved(held, link, before)
         self.say("\n4. Erin repeats the identical call. It runs.")
         self.runs(held, before)
-        self.say("\n5. She tries once more. It is held anew.")
-        again = self.held_anew(held, before - AMOUNT)
-        self.say("\n6. Carol rejects that one")
-        self.rejected(again, before - AMOUNT)
-        self.say("\n7. Shutting down a cluster takes two approvals")
-        self.takes_two()
-        self.say("\n8. A dataset erasure that nobody decides expires")
+        self.say("\n5. She pays the second instalment, and stays on the line")
+        self.waits_on_the_line(before - AMOUNT)
+        self.say("\n6. She tries the first one once more. It is held anew.")
+        again = self.held_anew(held, before - 2 * AMOUNT)
+        self.say("\n7. Carol rejects that one")
+        self.rejected(again, before - 2 * AMOUNT)
+        self.say("\n8. Shutting down a cluster takes two approvals, and the server runs it")
+        self.server_runs()
+        self.say("\n9. A dataset erasure that nobody decides expires")
         self.expires()
 
     def held(self, balance: Decimal) -> dict[str, Any]:
@@ -77,6 +81,25 @@ class Story(Stage):
         self.check(state["status"] == "consumed", "the approval is used up")
         self.check(state["outcome"] == "succeeded", "the outcome is recorded: succeeded")
 
+    def waits_on_the_line(self, balance: Decimal) -> None:
+        """The moment Bob approves, the call that Erin still has open goes through."""
+        bob = self.log_in("bob")
+        with self.on_the_line(lambda: self.pay("second", {"Prefer": "wait=60"})) as answer:
+            held = self.children.wait_for("Erin's call", lambda: self.newest("pending"))
+            page = bob.open(f"/admin/jit_approval/approvalrequest/{held['id']}/decide/")
+            self.check(held["match_code"] in page.text, "Bob has the call before him")
+            self.check(not answer.done(), "Erin is on the line")
+            heard: list[float] = []
+            answer.add_done_callback(lambda _: heard.append(time.monotonic()))
+            clicked = time.monotonic()
+            bob.submit(page, "approve")
+            response = answer.result(30)
+        self.check(response.status_code == 201, "the answer to the very call: 201 Created")
+        applied = response.headers.get("Preference-Applied")
+        self.check(applied == "wait=60", f"Preference-Applied: {applied}")
+        self.say(f"   {heard[0] - clicked:.2f} s from Bob's click to Erin's answer")
+        self.check(self.balance() == balance - AMOUNT, "the money has moved, once")
+
     def held_anew(self, held: dict[str, Any], balance: Decimal) -> dict[str, Any]:
         """An approval is good for one run."""
         problem = self.expect_refusal(self.pay(), "approval_pending")
@@ -93,16 +116,31 @@ class Story(Stage):
         self.check(self.balance() == balance, "no more money has moved")
         self.mail_about(held, "erin")
 
-    def takes_two(self) -> None:
-        """One approval of two is none."""
+    def server_runs(self) -> None:
+        """One approval of two is none; with both a worker runs the call, and Erin fetches the answer."""
         url, why = "/api/clusters/prod-eu/shutdown/", "Moving out of the old data centre"
         held = self.expect_refusal(self.call("POST", url, why), "approval_pending")
+        self.check(held["next"] == "server_runs", "Erin need not repeat it")
         _, link = self.mail_about(held, "bob")
         self.decide("bob", link, "approve")
         self.expect_refusal(self.call("POST", url, why), "approval_pending")
+        self.check(self.see("/api/clusters/prod-eu/")["state"] == "running", "the cluster is up")
         self.decide("carol", link, "approve")
-        self.check(self.call("POST", url, why).status_code == 200, "with both approvals it runs")
+        result = self.fetched(held)
+        self.check(result["status"] == 200, "the server has run it: its answer is 200")
+        answer = json.loads(base64.b64decode(result["body"]))
+        self.check(answer["state"] == "stopped", f"the answer's body: {answer}")
         self.check(self.see("/api/clusters/prod-eu/")["state"] == "stopped", "the cluster is down")
+        self.expect_refusal(self.call("POST", url, why), "approval_consumed")
+
+    def fetched(self, held: dict[str, Any]) -> dict[str, Any]:
+        """What there is at the result URL once the server has run the call."""
+        approved = time.monotonic()
+        self.wait_until(held, "fetch_result")
+        self.say(f"   erin: GET {held['result_url']}")
+        result = self.see(held["result_url"])
+        self.say(f"   {time.monotonic() - approved:.2f} s after the second approval")
+        return result
 
     def expires(self) -> None:
         """When the time is up, it is up: nothing has to have run for that."""
@@ -116,12 +154,16 @@ class Story(Stage):
         self.check(self.see(held["status_url"])["status"] == "expired", "the request has expired")
         self.check("rows" in self.see(url), "the dataset is still there")
 
-    def pay(self) -> httpx.Response:
+    def pay(
+        self, instalment: str = "first", headers: dict[str, str] | None = None
+    ) -> httpx.Response:
         """The call that all this is about, byte for byte the same each time."""
         payment = {
             "source": self.things["source"],
             "target": self.things["target"],
             "amount": str(AMOUNT),
-            "reference": "INV-2026-118",
+            "reference": f"INV-2026-118 {instalment}",
         }
-        return self.call("POST", "/api/transfers/", REASON, json=payment)
+        return self.call(
+            "POST", "/api/transfers/", REASON, json=payment, headers=headers or {}, timeout=70
+        )

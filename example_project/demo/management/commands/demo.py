@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -27,6 +28,12 @@ Everything keeps running: try it by hand.
 
    curl -i -X DELETE -H "Authorization: Token {token}" {url}/api/customers/{customer}/
 
+The same with `-H "Prefer: wait=60"` stays on the line until somebody approves. A call that the server runs, by the
+package's own client, which waits, and fetches the answer:
+
+   {python} -m jit_approval.client POST {url}/api/clusters/test-eu/shutdown/ \\
+      -H "Authorization: Token {token}" --reason "End of the test"
+
 A cluster shutdown needs both approvers; a dataset erasure still expires after 5 seconds.
 E-mails are printed here. Ctrl-C stops everything and throws the database away.
 """
@@ -35,7 +42,7 @@ E-mails are printed here. Ctrl-C stops everything and throws the database away.
 class Command(BaseCommand):
     """Keeps its hands off the database: what happens, happens in the processes it starts."""
 
-    help = "Shows what the package does: held, approved, run once, rejected, expired."
+    help = "Shows what the package does: held, approved, run once, waited for, run by the server, rejected, expired."
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -70,7 +77,7 @@ class Command(BaseCommand):
                 self._say(f"\n{children.log_tails()}")
                 raise CommandError(f"The demo failed: {error}") from error
             if not once:
-                self._say(LOGINS.format(url=url, **things))
+                self._say(LOGINS.format(url=url, python=sys.executable, **things))
                 with suppress(KeyboardInterrupt):
                     self._stay(children, mail)
 
