@@ -25,20 +25,22 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
 ]
 ROUNDS = int(os.environ.get("JIT_TEST_ROUNDS", "12"))
-"""Kills; 260 are one before and one after each commit of what each of them does, with each broker."""
+"""Kills; 408 are one before and one after each commit of what each of them does, with each broker."""
 
 Victim = Callable[[Plant, scenes.People, Fault], list[UUID]]
-# Each with how many commits it makes: with Redis, a queue is no table.
+# Each with how many commits it makes (one or two less now and then): with Redis, a queue is no table.
 VICTIMS: list[tuple[Victim, str, int]] = [
-    (scenes.worker, "orm", 24),
-    (scenes.clockwork, "redis", 22),
+    (scenes.worker, "orm", 27),
+    (scenes.clockwork, "redis", 52),
     (scenes.web, "orm", 6),
     (scenes.worker, "redis", 13),
-    (scenes.clockwork, "orm", 22),
+    (scenes.clockwork, "orm", 52),
     (scenes.web, "redis", 6),
-    (scenes.executor, "orm", 24),
-    (scenes.executor, "redis", 14),
+    (scenes.executor, "orm", 29),
+    (scenes.executor, "redis", 19),
 ]
+# Heartbeats, on a machine that is slow.
+_BEATS = 3
 
 
 def faults(folder: Path) -> Iterator[tuple[Victim, str, Fault]]:
@@ -75,3 +77,20 @@ def test_processes_killed_at_any_commit_lose_and_double_nothing(tmp_path: Path) 
         f"\n{dict(died)}; messages in flight at a kill: {in_flight}, of which came twice: {twice}"
     )
     assert sum(count for name, count in died.items() if "dead" in name) >= ROUNDS * 0.8
+
+
+def test_no_commit_is_left_out_of_the_table(tmp_path: Path) -> None:
+    Schedule.objects.update(next_run=None)
+    runs = tmp_path / "runs"
+    runs.touch()
+    people = scenes.People.made()
+    made = {}
+    with sink() as server:
+        for victim, broker, listed in VICTIMS:
+            lives = Fault(tmp_path / f"{victim.__name__}-{broker}", at=10**6)
+            with Plant(server.port, str(runs), broker).here() as plant:
+                victim(plant, people, lives)
+                scenes.heal(plant)
+            made[victim.__name__, broker, listed] = len(lives.commits())
+    print(f"\n{made}")
+    assert all(count <= listed + _BEATS for (_, _, listed), count in made.items()), made
