@@ -27,7 +27,7 @@ LAYERS = (
     "services batches overdue escalating",
     # glue: parses input, calls one service, shapes the answer
     "agents facts",
-    "policy_changes erasure clearing membership departures explaining delegating portable",
+    "policy_changes erasure membership departures explaining delegating portable",
     "streaming keeping sweeping clockwork health",
     "advice openapi decorators renderers arguments guard commands "
     "execution replays capture body problems waiting repeating online gate attempt gated handlers permissions api urls "
