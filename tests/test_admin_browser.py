@@ -323,6 +323,54 @@ def test_markup_from_the_caller_does_not_run(browser, live_server, bob) -> None:
         assert tab.query_selector("img[src=x]") is None
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_before_approving_one_sees_that_the_server_runs_it_at_once(browser, live_server, bob, size):
+    factories.decider("carol")
+    policy = factories.policy(name="Cluster shutdown", slug="shutdown", execution="server")
+    terms = {"policy_id": policy.pk, "policy_slug": policy.slug, "execution": "server"}
+    call = {"action": "clusters.shutdown", "method": "POST", "path": "/api/clusters/prod-eu/"}
+    erin = factories.user("erin")
+    alone = factories.held(erin, object_label="prod-eu (214 nodes)", terms=terms, **call)
+    both = factories.held(erin, terms={**terms, "required_approvals": 2}, **call)
+    by_caller = factories.held(erin)
+    width, height = SIZES[size]
+    tab = open_as(browser, live_server, bob, viewport={"width": width, "height": height})
+    for row, button, terms_row in (
+        (alone, "Approving runs it at once.", "the server runs it at once, as the requester"),
+        (
+            both,
+            "The last approval runs it at once.",
+            "the server runs it at once, as the requester",
+        ),
+    ):
+        tab.goto(page(row))
+        picture(tab, f"by-server-{row.required_approvals}-{size}")
+        assert button in tab.inner_text(".jit-verdict .jit-at-once")
+        assert "may run once" not in tab.inner_text(".jit-verdict")
+        assert tab.inner_text(".jit-run-by") == terms_row
+        assert not overflows(tab)
+    tab.goto(page(by_caller))
+    assert tab.inner_text(".jit-run-by") == "the requester runs it, by repeating the call"
+    assert "at once" not in tab.inner_text(".jit-verdict")
+    tab.goto(INBOX)
+    for row in (alone, by_caller):
+        tab.check(f"input.action-select[value='{row.pk}']")
+    tab.select_option("select[name=action]", "approve_selected")
+    tab.click("button[name=index]")
+    tab.wait_for_selector(".jit-approve")
+    picture(tab, f"by-server-confirm-{size}")
+    warnings = tab.locator(".jit-cards .jit-warning").all_inner_texts()
+    assert warnings == ["Once approved, the server runs it at once, as the requester."]
+    tab.goto(page(alone))
+    tab.click("button[value=approve]")
+    tab.wait_for_url(f"**{INBOX}")
+    assert "The server runs it now." in tab.inner_text(".messagelist")
+    tab.goto(page(alone))
+    picture(tab, f"by-server-approved-{size}")
+    assert "the server is about to run it" in tab.inner_text(".jit-verdict")
+    assert tab.complaints == []
+
+
 # --- policies, delegations, gated changes ------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from jit_approval.exceptions import (
 )
 from jit_approval.models import ApprovalRequest
 from jit_approval.policies import progress
-from jit_approval.states import Outcome, Status
+from jit_approval.states import Execution, Outcome, Status
 
 
 class Choice(TextChoices):
@@ -130,6 +130,8 @@ def told(choice: str, row: ApprovalRequest) -> str:
         return _("Approval taken back: %(call)s [%(code)s]. It will not run.") % call
     if row.status == Status.APPROVED and row.action == policy_changes.ACTION:
         return _told_of_change(row) % call
+    if row.status == Status.APPROVED and row.execution == Execution.SERVER:
+        return _("Approved: %(call)s [%(code)s]. The server runs it now.") % call
     if row.status == Status.APPROVED:
         return _("Approved: %(call)s [%(code)s]. The requester may run it once now.") % call
     text = _("Your approval of %(call)s [%(code)s] is recorded. Still needed: %(missing)s.")

@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _t
 from django.utils.translation import gettext_lazy as _
 
-from jit_approval import conf
+from jit_approval import conf, secrets
 from jit_approval.admin import gating
 from jit_approval.models import ApprovalPolicy
 
@@ -101,6 +101,9 @@ class PolicyForm(_Form):
                 attrs["class"] = f"{attrs.get('class', '')} jit-code-field".strip()
                 attrs["spellcheck"] = "false"
 
+        if "execution" in self.fields:
+            self.fields["execution"].help_text = _run_by()
+
     def _clean_fields(self) -> None:
         """Take line ends as they are stored: browsers send others, and every save would be a change."""
         super()._clean_fields()  # type: ignore[misc]
@@ -131,3 +134,15 @@ class PolicyForm(_Form):
             field = gating.WHY if self.attempt.lacks_reason else None
             self.add_error(field, self.attempt.refusal)
         return data
+
+
+def _run_by() -> str:
+    """Return what it means that the server runs a call, and whether it could here."""
+    text = _t(
+        "By the server: the last approval sets the call off, with no time to take it back; its requester fetches the "
+        "answer. What the server cannot keep, the requester repeats."
+    )
+    if secrets.is_ready():
+        return text
+    lacks = _t("The server can run nothing yet: there is no SECRET_KEYS, so requesters repeat it.")
+    return f"{text} {lacks}"
