@@ -25,7 +25,7 @@ from jit_approval.models import (
     PolicyVersion,
     PreferredChannel,
 )
-from jit_approval.policies import erased, versions
+from jit_approval.policies import erased, rungs, versions
 from jit_approval.states import Outcome, Status
 from tests import factories
 from tests.test_delegation import delegate
@@ -162,7 +162,7 @@ def test_versions_that_name_an_erased_person_say_a_placeholder_instead(erin) -> 
 
 
 def test_steps_that_named_an_erased_person_say_a_placeholder_instead(erin) -> None:
-    step = {**versions.rungs.nothing(), "after": "1m", "users": ["erin", "bob"]}
+    step = {**rungs.nothing(), "after": "1m", "users": ["erin", "bob"]}
     step["addresses"] = ["erin@example.test"]
     found = erased.without({"steps": [step]}, ["erin", "erin@example.test"])
     assert found["steps"][0]["users"] == [erased.GONE, "bob"]
