@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from jit_approval import clock, heartbeats, keeping, policies, queue
-from jit_approval.audit import places, seal
+from jit_approval.audit import findings, places, seal
 from jit_approval.models import ApprovalRequest, Notification
 from jit_approval.states import Outcome
 from jit_approval.streaming import standing
@@ -261,8 +261,10 @@ def _export(now: datetime) -> Finding:
 def _verification() -> Finding:
     last, trouble = standing.last_verification(), standing.trouble(keeping.VERIFIER)
     at = f"{last.at:%Y-%m-%d %H:%M:%S} UTC" if last is not None else ""
-    if last is not None and last.status == 1:
+    if last is not None and last.status in (findings.WRONG, findings.NOT_JUDGED):
         said = _("The audit trail was NOT as it was signed on %(at)s: %(first)s")
+        if last.status == findings.NOT_JUDGED:
+            said = _("The audit trail is NOT signed by the key in use, on %(at)s: %(first)s")
         hint = _("Verify an export offline, with a key and a checkpoint that were kept elsewhere.")
         values = {"at": at, "first": last.first}
         return Finding("verification", Level.CRITICAL, said % values, hint=hint)

@@ -80,7 +80,7 @@ def verify(
     report = live.verify(trusted, kept)
     record(report, at=at, key_given=key_given, source=source)
     if not report.is_sound:
-        logger.error("The audit trail is not as it was signed: %s", report.first)
+        logger.error("The audit trail is not as it was signed: %s", report.said)
     cursor.done(VERIFIER, at)
     return report
 
@@ -102,7 +102,7 @@ def record(
         root=report.root if report.verified else "",
         key_given=key_given,
         truncation_checked=report.truncation_checked,
-        first=str(report.first or "")[:_MAX_FIRST],
+        first=report.said[:_MAX_FIRST],
     )
     rows.filter(pk__lte=made.pk - _KEPT).delete()
     return made

@@ -14,7 +14,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
-from jit_approval import clock
+from jit_approval import clock, health
+from jit_approval.admin import integrity
 from jit_approval.audit import chain, keys, seal
 from jit_approval.audit.selection import Selection
 from jit_approval.models import AuditEvent, Verification
@@ -109,6 +110,44 @@ def test_a_verification_by_hand_is_written_down(key: Any) -> None:
     printed("verify", "--key", str(key))
     found = list(Verification.objects.order_by("pk").values_list("status", "source", "key_given"))
     assert found == [(0, "command", False), (0, "command", True)]
+
+
+def refused(*arguments: str) -> tuple[int, str]:
+    out = StringIO()
+    with pytest.raises(SystemExit) as raised:
+        call_command("approval_audit", *arguments, stdout=out, stderr=out)
+    return int(raised.value.code or 0), out.getvalue()
+
+
+def test_a_key_that_signed_nothing_here_leaves_what_stands_written(
+    key: Any, tmp_path: Path
+) -> None:
+    some()
+    seal.seal(at_once=True)
+    printed("verify")
+    other = keys.generate(NAME, tmp_path / "other.key")
+    status, text = refused("verify", "--key", str(other))
+    assert status == 4
+    assert "CANNOT BE JUDGED WITH THESE KEYS" in text
+    assert "not written down" in text
+    assert list(Verification.objects.values_list("status", flat=True)) == [0]
+    assert health.report().level < health.Level.CRITICAL
+
+
+def test_statements_that_the_key_in_use_did_not_sign_are_written_down_as_bad(
+    key: Any, tmp_path: Path
+) -> None:
+    some()
+    seal.seal(at_once=True)
+    keys.generate(NAME, tmp_path / "other.key")
+    with override_settings(JIT_APPROVAL={"AUDIT_KEY_FILE": str(tmp_path / "other.key")}):
+        assert refused("verify")[0] == 4
+        found = Verification.objects.get()
+        assert (found.status, found.verified, found.checkpoint_at) == (4, 0, None)
+        assert "no key given signed" in found.first
+        assert health.report().level == health.Level.CRITICAL
+        shown = integrity.badge()
+        assert (shown.word, shown.css) == ("Not signed by the key in use", "rejected")
 
 
 def test_what_waits_is_sent_by_hand(key: Any, tmp_path: Path) -> None:

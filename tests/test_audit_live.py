@@ -293,7 +293,7 @@ def test_verify_ends_with_a_status_for_monitors(key: notes.Verifier, tmp_path: P
     assert run("verify", "--key", "nonsense")[0] == 2
     assert run("verify", "--checkpoint", tmp_path / "nothing")[0] == 2
     other = keys.generate(NAME, tmp_path / "other")
-    assert run("verify", "--key", other)[0] == 1
+    assert run("verify", "--key", other)[0] == 4
     of(2).update(actor_label="eve")
     status, text = run("verify")
     assert status == 1

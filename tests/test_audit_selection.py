@@ -79,8 +79,27 @@ def test_a_statement_by_a_stranger_is_not_believed(tmp_path: Path) -> None:
     _, events, note = some()
     forged = notes.sign(notes.split(note)[0], signer("an attacker's"))
     report = checked(tmp_path, folder.note_line(forged), proofs.as_line(events[0]))
-    assert (report.status(), report.verified) == (1, 0)
-    assert report.counts["unsigned"] == 1
+    assert (report.status(), report.verified, report.counts) == (4, 0, {})
+    # Beside one that is trusted, it does not belong there.
+    lines = [folder.note_line(note), folder.note_line(forged), proofs.as_line(events[0])]
+    report = checked(tmp_path, *lines)
+    assert (report.status(), report.counts["unsigned"]) == (1, 1)
+
+
+def test_statements_of_an_earlier_key_are_not_judged_with_the_later_alone(tmp_path: Path) -> None:
+    writer, events, note = some()
+    second = signer("the second")
+    lines = [note, writer.rotate(second), writer.checkpoint()]
+    (tmp_path / "some.jsonl").write_bytes(
+        b"".join(map(folder.note_line, lines)) + proofs.as_line(events[0])
+    )
+    selected = Selection(tmp_path / "some.jsonl")
+    assert selected.verify([second.verifier]).status() == 4
+    assert selected.verify([second.verifier, KEY]).status() == 0
+    # A stranger's is unsigned all the same.
+    with (tmp_path / "some.jsonl").open("ab") as file:
+        file.write(folder.note_line(notes.sign(notes.split(note)[0], signer("an attacker's"))))
+    assert selected.verify([second.verifier]).status() == 1
 
 
 def test_two_histories_under_one_key_are_found(tmp_path: Path) -> None:

@@ -313,7 +313,8 @@ def ensure_all_is_found(path: Path, cases: int, seed: int) -> None:
             continue
         tried += 1
         where = f"case {tried} of seed {seed}: {done}"
-        assert status(path, kept) in (1, 3), f"not found: {where}"
+        # 4: none of the statements is by the key any more.
+        assert status(path, kept) in (1, 3, 4), f"not found: {where}"
         assert not audit_checker.is_sound(path, str(KEY), kept), f"only we found: {where}"
 
 

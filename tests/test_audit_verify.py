@@ -13,7 +13,17 @@ from typing import Any
 
 import pytest
 
-from jit_approval.audit import checking, checkpoints, folder, links, merkle, notes, records, verify
+from jit_approval.audit import (
+    checking,
+    checkpoints,
+    findings,
+    folder,
+    links,
+    merkle,
+    notes,
+    records,
+    verify,
+)
 from jit_approval.audit.checkpoints import Checkpoint
 from jit_approval.audit.findings import Kind, Report
 from jit_approval.audit.records import Record
@@ -186,8 +196,48 @@ def test_a_checkpoint_kept_elsewhere_that_no_trusted_key_signed_proves_nothing(
     strange = Writer(OTHER)
     strange.event("a", "held", {})
     report = checked(writer.history.write(tmp_path), kept=strange.checkpoint())
-    assert first(report) == (Kind.UNSIGNED, None)
+    assert (report.status(), report.counts) == (findings.NOT_JUDGED, {})
     assert not report.truncation_checked
+
+
+def test_a_checkpoint_of_an_earlier_key_is_compared_where_a_later_key_vouches_for_it(
+    tmp_path: Path,
+) -> None:
+    writer, second = some(), signer("the second")
+    writer.rotate(second)
+    kept = writer.history.notes[1]
+    writer.checkpoint()
+    report = checked(writer.history.write(tmp_path), second.verifier, kept=kept)
+    assert (report.status(), report.truncation_checked) == (0, True)
+    # One that is not among these is nothing that the later key vouches for.
+    other = some(15).history.notes[-1]
+    report = checked(tmp_path, second.verifier, kept=other)
+    assert (report.status(), report.truncation_checked) == (findings.NOT_JUDGED, False)
+
+
+def test_statements_that_were_all_replaced_are_unsigned_where_a_checkpoint_was_kept(
+    tmp_path: Path,
+) -> None:
+    kept, writer = some().history.notes[0], Writer(OTHER)
+    for number in range(10):
+        writer.event(f"request-{number % 2}", "held", {"number": number})
+        if number == 4:
+            again = writer.checkpoint()
+    writer.checkpoint()
+    # To the letter the same but for the signature, and then another.
+    assert notes.split(again)[0] == notes.split(kept)[0]
+    report = checked(writer.history.write(tmp_path), kept=kept)
+    assert first(report) == (Kind.UNSIGNED, None)
+    assert checked(tmp_path).status() == findings.NOT_JUDGED
+
+
+def test_a_kept_checkpoint_whose_signature_is_wrong_is_not_believed(tmp_path: Path) -> None:
+    writer = some()
+    text, signed = writer.history.notes[-1].split("\n\n")
+    wrong = text + "\n\n" + writer.history.notes[0].split("\n\n")[1]
+    report = checked(writer.history.write(tmp_path), kept=wrong)
+    assert first(report) == (Kind.UNSIGNED, None)
+    assert signed
 
 
 def test_a_checkpoint_of_another_trail_cannot_be_compared(tmp_path: Path) -> None:
@@ -197,13 +247,37 @@ def test_a_checkpoint_of_another_trail_cannot_be_compared(tmp_path: Path) -> Non
         checked(writer.history.write(tmp_path), kept=checkpoints.sign(point, signer()))
 
 
-def test_a_trail_signed_by_another_key_is_unsigned(tmp_path: Path) -> None:
-    writer = Writer(OTHER)
-    writer.event("a", "held", {})
+def test_a_trail_signed_by_another_key_is_not_judged_and_never_right(tmp_path: Path) -> None:
+    writer = some()
+    erase(writer, random.Random(1))
     writer.checkpoint()
-    report = checked(writer.history.write(tmp_path))
-    assert first(report) == (Kind.UNSIGNED, None)
-    assert report.verified == 0
+    report = checked(writer.history.write(tmp_path), OTHER.verifier)
+    assert (report.status(), report.counts) == (findings.NOT_JUDGED, {})
+    assert not report.is_sound
+    assert (report.verified, report.erased) == (0, 0)
+    text = verify.as_text(report)
+    assert "CANNOT BE JUDGED WITH THESE KEYS" in text
+    assert "as it was." not in text
+
+
+def test_what_needs_no_key_to_be_found_wrong_is_found_with_a_wrong_key(tmp_path: Path) -> None:
+    for change in ("altered", "missing", "erased"):
+        history = some().history
+        if change == "altered":
+            history.events[3] = replace(history.events[3], hash="0" * 64)
+        elif change == "missing":
+            del history.events[3]
+        else:
+            history.events[3] = Record(3, history.events[3].hash, "", None)
+        report = checked(history.write(tmp_path), OTHER.verifier)
+        assert report.status() == 1, change
+
+
+def test_statements_by_strangers_after_a_trusted_one_are_unsigned(tmp_path: Path) -> None:
+    writer = some()
+    writer.by = OTHER
+    writer.checkpoint()
+    assert first(checked(writer.history.write(tmp_path))) == (Kind.UNSIGNED, None)
 
 
 def test_a_statement_by_a_stranger_amid_trusted_ones_is_found(tmp_path: Path) -> None:
@@ -277,7 +351,7 @@ def test_a_trail_of_another_name_is_refused_though_its_key_is_trusted(tmp_path: 
     writer = some()
     elsewhere = notes.Signer("other.example/trail", bytes(32))
     report = checked(writer.history.write(tmp_path), elsewhere.verifier)
-    assert report.status() == 1
+    assert report.status() == findings.NOT_JUDGED
 
 
 def test_a_signer_that_went_back_is_found_though_it_signed_properly(tmp_path: Path) -> None:
@@ -498,7 +572,7 @@ def test_the_exit_status_says_what_a_monitor_needs(
     kept.write_text(history.notes[-1])
     assert status(export, "--key", key, "--checkpoint", kept) == 0
     assert "truncation  checked" in capsys.readouterr().out
-    assert status(export, "--key", OTHER.verifier) == 1
+    assert status(export, "--key", OTHER.verifier) == 4
     assert status(export) == 2
     assert status(export, "--key", "no key") == 2
     assert status(export, "--key", signer().as_text()) == 2

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from jit_approval import clock, conf, keeping, policies
 from jit_approval.admin import deadline
-from jit_approval.audit import seal
+from jit_approval.audit import findings, seal
 from jit_approval.models import Verification
 from jit_approval.streaming import standing
 from jit_approval.streaming.standing import Standing
@@ -36,7 +36,9 @@ def badge() -> Badge:
         return Badge(_("Not sealed"), "pending", text)
     trouble = standing.trouble(keeping.SEALER)
     found = standing.last_verification()
-    if found is not None and found.status == 1:
+    if found is not None and found.status == findings.NOT_JUDGED:
+        return Badge(_("Not signed by the key in use"), "rejected", _told(found), (found.first,))
+    if found is not None and found.status == findings.WRONG:
         return Badge(_("Not as it was signed"), "rejected", _told(found), (found.first,))
     if trouble is not None:
         return Badge(_("Sealing stopped"), "rejected", trouble.error)
@@ -62,7 +64,14 @@ def _told(found: Verification) -> str:
         "checkpoint": _moment(found.checkpoint_at) if found.checkpoint_at else "?",
         "at": _moment(found.at),
     }
-    if found.status == 1:
+    if found.status == findings.NOT_JUDGED:
+        return (
+            _(
+                "Verified at %(at)s: the key in use has not signed this. Was the key changed, or the trail replaced?"
+            )
+            % values
+        )
+    if found.status == findings.WRONG:
         return (
             _("Verified at %(at)s: the trail is not what was signed. Tell your security team.")
             % values

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from jit_approval.audit import checkpoints, merkle, notes, origins
+from jit_approval.audit import checkpoints, merkle, notes, origins, records
 from jit_approval.audit.checkpoints import Checkpoint
 from jit_approval.audit.findings import FORGED, Kind, Report, many
 from jit_approval.audit.links import digest
@@ -63,16 +63,13 @@ def verify(
                 _agree(report, last)
         signed.finish()
         report.unsealed = trail.read(events, None)
-        trail.finish(report.verified, announced())
+        # Where no key can judge, an act of erasure is taken at its word, and nothing is said to be right.
+        believed = records.MOST if signed.is_strange else report.verified
+        trail.finish(believed, announced())
+        report.erased = 0 if signed.is_strange else report.erased
         if elsewhere is not None and kept is not None:
             _ensure_same_trail(elsewhere, signed.origin)
-            if _is_vouched_for(kept, signed.trusted):
-                trail.compare_kept(elsewhere, signed.has_kept)
-            else:
-                what = (
-                    "the checkpoint kept elsewhere: no key given, nor one that it named, signed it"
-                )
-                report.add(Kind.UNSIGNED, None, what)
+            _compare_kept(report, trail, signed, kept, elsewhere)
     finally:
         trail.close()
     report.origin = signed.origin
@@ -90,6 +87,28 @@ def _agree(report: Report, checkpoint: Checkpoint) -> None:
 def _ensure_same_trail(kept: Checkpoint, origin: str) -> None:
     if origin and kept.origin != origin:
         raise NoteError(f"it is about another trail, {kept.origin}")
+
+
+def _compare_kept(
+    report: Report, trail: Trail, signed: Statements, note: str, kept: Checkpoint
+) -> None:
+    """Compare the trail with a checkpoint kept elsewhere, if somebody who is trusted vouches for that.
+
+    So does who signed it; and, where it is among the statements, who vouches for these: a key that came later.
+    """
+    by_known = notes.is_signed_by_one_of(note, signed.trusted)
+    if by_known and not _is_vouched_for(note, signed.trusted):
+        report.add(Kind.UNSIGNED, None, "the checkpoint kept elsewhere: its signature is wrong")
+    elif by_known or (signed.has_kept and not signed.is_strange):
+        trail.compare_kept(kept, signed.has_kept)
+        if signed.is_strange:
+            # Somebody has replaced them all: a key that was given signed the one kept, and none of these.
+            report.add(
+                Kind.UNSIGNED, None, "the statements of the signer: no key given signed them"
+            )
+    else:
+        what = "the checkpoint kept elsewhere: no key given, nor one that it named, signed it"
+        report.unjudged.append(what)
 
 
 def _is_vouched_for(note: str, keys: Sequence[Verifier]) -> bool:

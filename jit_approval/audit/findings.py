@@ -9,6 +9,8 @@ from typing import Any
 
 _SHOWN = 20
 
+WRONG, NOT_JUDGED = 1, 4
+"""Exit statuses: something is wrong; no key given signed it, so that nobody can say."""
 
 _LONGEST = 400
 
@@ -84,6 +86,8 @@ class Report:
     unfinished: list[str] = field(default_factory=list)
     """What was being written while it was read, or never finished."""
     warnings: list[str] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
+    """What no key given can judge. It may be as it was, or somebody else's altogether: it is never taken as right."""
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -95,8 +99,8 @@ class Report:
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.counts
+        """Whether nothing is wrong, and the keys that were given could tell."""
+        return not self.counts and not self.unjudged
 
     @property
     def is_complete(self) -> bool:
@@ -110,10 +114,15 @@ class Report:
         named.sort(key=lambda found: (not found.is_exact, found.index))
         return next(iter(named or self.findings), None)
 
+    @property
+    def said(self) -> str:
+        """What is wrong first of all, or could not be judged, in words; nothing where all is right."""
+        return str(self.first or next(iter(self.unjudged), ""))
+
     def status(self) -> int:
-        """Return the exit status: 0 sound, 1 something is wrong, 3 sound as far as it is finished."""
+        """Return the exit status: 0 sound, 1 wrong, 3 sound as far as it is finished, 4 not judged with these keys."""
         if not self.is_sound:
-            return 1
+            return WRONG if self.counts else NOT_JUDGED
         return 0 if self.is_complete else 3
 
     def as_json(self) -> dict[str, Any]:
@@ -134,6 +143,7 @@ class Report:
             "root": self.root,
             "time": self.time,
             "keys": self.keys,
+            "unjudged": self.unjudged,
             "first": str(self.first) if self.first else None,
             "findings": [str(found) for found in self.findings],
             "warnings": self.warnings,

@@ -160,6 +160,16 @@ def verify(note: str, trusted: Iterable[Verifier]) -> Opened:
     return Opened(text, tuple(by))
 
 
+def is_signed_by_one_of(note: str, keys: Iterable[Verifier]) -> bool:
+    """Tell whether a signature says that it is by one of these keys. It is not verified.
+
+    Raises:
+        NoteError: it does not have the form of a note.
+    """
+    known = {(key.name, key.key_id) for key in keys}
+    return any((name, key_id) in known for name, key_id, _ in split(note)[1])
+
+
 def parse_verifier(text: str) -> Verifier:
     """Read a public key: `name+id+base64`.
 

@@ -11,10 +11,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from jit_approval.audit import folder, proofs, records
+from jit_approval.audit import checkpoints, folder, notes, proofs, records
 from jit_approval.audit.checkpoints import Checkpoint
 from jit_approval.audit.findings import FORGED, Kind, Report, many
-from jit_approval.audit.notes import Verifier
+from jit_approval.audit.notes import NoteError, Verifier
 from jit_approval.audit.origins import State
 from jit_approval.audit.proofs import Proven
 from jit_approval.audit.records import Record
@@ -44,11 +44,12 @@ class Selection:
             LibraryMissing: no signature can be verified here.
         """
         report = Report(what="selection")
-        trust, roots = Trust(report, keys), dict[int, bytes]()
+        trust, roots, strange = Trust(report, keys), dict[int, bytes](), set[int]()
         for line in self._lines():
             if line.startswith(STATEMENT):
-                _read_statement(report, trust, line, roots)
-        reader = _Reader(report, roots)
+                _read_statement(report, trust, line, roots, strange)
+        trust.finish()
+        reader = _Reader(report, roots, strange)
         try:
             for line in self.lines() if events is None else events:
                 reader.read(line)
@@ -89,12 +90,17 @@ def _parse_unsealed(line: bytes) -> Record | None:
         return None
 
 
-def _read_statement(report: Report, trust: Trust, line: bytes, roots: dict[int, bytes]) -> None:
+def _read_statement(
+    report: Report, trust: Trust, line: bytes, roots: dict[int, bytes], strange: set[int]
+) -> None:
+    """Read a statement: of what size the root is, or of what size nobody who is trusted says one."""
     note = folder.parse_note(line)
     if note is None:
         report.add(Kind.ALTERED, None, "a statement of the signer cannot be read")
         return
     statement = trust.read(note)
+    if statement is None:
+        strange.update(_size(note))
     if not isinstance(statement, Checkpoint):
         return
     if roots.setdefault(statement.size, statement.root) != statement.root:
@@ -102,11 +108,21 @@ def _read_statement(report: Report, trust: Trust, line: bytes, roots: dict[int, 
         report.add(Kind.ALTERED, None, what)
 
 
+def _size(note: str) -> Iterator[int]:
+    """Return the size that a note states, believed or not."""
+    try:
+        statement = checkpoints.parse(notes.split(note)[0])
+    except NoteError:
+        return
+    if isinstance(statement, Checkpoint):
+        yield statement.size
+
+
 class _Reader:
     """The events of a selection, one after the other."""
 
-    def __init__(self, report: Report, roots: dict[int, bytes]) -> None:
-        self._report, self._roots = report, roots
+    def __init__(self, report: Report, roots: dict[int, bytes], strange: set[int]) -> None:
+        self._report, self._roots, self._strange = report, roots, strange
         self._known = Spill()
         self._waiting = self._verified = self._bare = 0
 
@@ -130,7 +146,7 @@ class _Reader:
             have = "has" if self._bare == 1 else "have"
             bare = f"{many(self._bare, 'event')} {have} no content"
             report.unfinished.append(f"{bare}: the whole trail tells by whose authority")
-        if not self._roots:
+        if not self._roots and not self._strange:
             report.unfinished.append("there is no checkpoint")
 
     def close(self) -> None:
@@ -147,6 +163,8 @@ class _Reader:
             return
         if not self._has_its_origin(record, record.index):
             return
+        if root is None and proven.size in self._strange:
+            return  # of which it was said that nobody can judge it, or that it is not signed
         if root is None:
             what = f"the checkpoint over {many(proven.size, 'event')}, which it names, is not here"
             self._report.add(Kind.MISSING, record.index, what)

@@ -29,6 +29,7 @@ class Statements:
         self._retired: set[Verifier] = set()
         self.is_believed = False
         """Whether a key that was trusted then signed the statement read last."""
+        self._is_judged = False
         # Read, but not yet vouched for: by no trusted key, nor by a later statement of one.
         self._waiting = 0
         self._waiting_since = 0
@@ -54,10 +55,18 @@ class Statements:
             self._report.checkpoints += 1
         return statement
 
+    @property
+    def is_strange(self) -> bool:
+        """Whether there are statements, and none by a key that was given: wrong keys, or somebody replaced them all."""
+        return bool(self._count) and not self._is_judged
+
     def finish(self) -> None:
         """Say what nobody vouches for."""
         if not self._count:
             self._report.unfinished.append("there is no checkpoint")
+        elif self.is_strange:
+            what = many(self._count, "statement")
+            self._report.unjudged.append(f"no key given signed any of the {what} of the signer")
         elif self._waiting:
             self._unsigned(self._count)
 
@@ -97,9 +106,9 @@ class Statements:
             NoteError: a signature is wrong, or it states nothing.
         """
         believed = [key for key in self.trusted if key not in self._retired]
-        _, signatures = notes.split(note)
-        known = {(key.name, key.key_id) for key in believed}
-        if not any((name, key_id) in known for name, key_id, _ in signatures):
+        # One that is not believed any more tells, too, whose trail it is.
+        self._is_judged = self._is_judged or notes.is_signed_by_one_of(note, self.trusted)
+        if not notes.is_signed_by_one_of(note, believed):
             return ()
         return checkpoints.opened(note, believed)[1]
 

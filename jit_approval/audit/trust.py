@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from jit_approval.audit import checkpoints, notes
 from jit_approval.audit.checkpoints import Checkpoint, Rotation, Statement
-from jit_approval.audit.findings import Kind, Report
+from jit_approval.audit.findings import Kind, Report, many
 from jit_approval.audit.notes import NoteError, Verifier
 
 
@@ -20,19 +20,22 @@ class Trust:
         self.keys = list(keys)
         self._report = report
         self._retired: set[Verifier] = set()
+        self._is_judged = False
+        # Who signed what no key that is known signed, each as name and id.
+        self._strangers: list[set[tuple[str, bytes]]] = []
+        self._earlier: set[tuple[str, bytes]] = set()
 
     def read(self, note: str) -> Statement | None:
         """Return what a note states, if a trusted key vouches for it; else say what is wrong with it."""
         believed = [key for key in self.keys if key not in self._retired]
+        if self._is_of_strangers(note):
+            return None
+        self._is_judged = True
         try:
             statement = checkpoints.parse(notes.split(note)[0])
             signed, by = checkpoints.opened(note, believed)
         except NoteError as error:
-            if self._is_by_strangers(note, believed):
-                what = "a change of keys before that of the keys given was not checked"
-                self._report.warnings.append(what)
-            else:
-                self._report.add(Kind.UNSIGNED, None, f"a statement of the signer: {error}")
+            self._report.add(Kind.UNSIGNED, None, f"a statement of the signer: {error}")
             return None
         if statement.origin not in {key.name for key in by}:
             what = "a statement of the signer is signed by the key of another trail"
@@ -40,24 +43,45 @@ class Trust:
             return None
         if isinstance(signed, Rotation):
             self._retired.update(set(by) - {signed.key})
+            self._earlier.update(_signers(note))
             if signed.key not in self.keys:
                 self.keys.append(signed.key)
         self._note(signed)
         return signed
 
-    def _is_by_strangers(self, note: str, believed: Sequence[Verifier]) -> bool:
-        """Tell whether this is a change of keys with which no key that is believed has anything to do.
+    def finish(self) -> bool:
+        """Say what no key that is known has signed; tell whether there is such a thing.
 
-        Whoever has the newest key alone can go without those before it: nothing is believed for their sake.
+        It cannot be judged where none signed anything, or where it is by a key before those given. Else it does not
+        belong there: the keys given, and those that they named, sign all.
         """
-        known = {(key.name, key.key_id) for key in believed}
+        earlier = [each for each in self._strangers if each & self._earlier]
+        unjudged = earlier if self._is_judged else self._strangers
+        for _ in range(len(self._strangers) - len(unjudged)):
+            what = "a statement of the signer: no trusted key signed it"
+            self._report.add(Kind.UNSIGNED, None, what)
+        if unjudged:
+            what = f"no key given signed {many(len(unjudged), 'statement')} of the signer"
+            self._report.unjudged.append(what)
+        return bool(self._strangers)
+
+    def _is_of_strangers(self, note: str) -> bool:
+        """Tell whether no key that is known has anything to do with a statement; keep it for `finish`.
+
+        Whoever has the newest key alone can go without changes of keys before it: nothing is believed for their sake.
+        """
         try:
-            text, signatures = notes.split(note)
-            statement = checkpoints.parse(text)
+            statement = checkpoints.parse(notes.split(note)[0])
+            if notes.is_signed_by_one_of(note, self.keys):
+                return False
         except NoteError:
             return False
-        by_known = any((name, key_id) in known for name, key_id, _ in signatures)
-        return isinstance(statement, Rotation) and not by_known
+        if isinstance(statement, Rotation):
+            what = "a change of keys before that of the keys given was not checked"
+            self._report.warnings.append(what)
+        else:
+            self._strangers.append(_signers(note))
+        return True
 
     def _note(self, statement: Statement) -> None:
         report = self._report
@@ -70,3 +94,7 @@ class Trust:
             report.checkpoints += 1
             if report.time is None or statement.time >= report.time:
                 report.time, report.root = statement.time, statement.root.hex()
+
+
+def _signers(note: str) -> set[tuple[str, bytes]]:
+    return {(name, key_id) for name, key_id, _ in notes.split(note)[1]}

@@ -2,7 +2,8 @@
 
 EXPORT is the directory of a whole trail, a receipt, or a file of events with their proofs. It needs no Django and no
 database, and believes no key but those it is given, and those that these have named as their successors. Exit status:
-0 all is verified, 1 something is wrong, 2 it could not be checked, 3 it is right as far as it is finished.
+0 all is verified, 1 something is wrong, 2 it could not be checked, 3 it is right as far as it is finished, 4 no key
+that was given signed it, so that nobody can say.
 """
 
 from __future__ import annotations
@@ -136,8 +137,14 @@ def _conclusion(report: Report) -> list[str]:
     if report.is_sound:
         whole = "All that is signed is as it was." if report.verified else "Nothing was verified."
         return [whole]
+    if not report.counts:
+        return [
+            "CANNOT BE JUDGED WITH THESE KEYS: this is not to say that it is as it was",
+            *[f"  {plain(text)}" for text in report.unjudged],
+            "Either another key is wanted, or all of it was replaced: ask whoever keeps the keys.",
+        ]
     counts = ", ".join(f"{number:,} {name}" for name, number in report.counts.items())
-    found = [f"  {each}" for each in report.findings]
+    found = [f"  {each}" for each in [*report.findings, *map(plain, report.unjudged)]]
     return [f"NOT AS IT WAS: {counts}", *found, f"First: {report.first}"]
 
 
@@ -178,7 +185,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jit_approval.audit.verify",
         description="Check an exported audit trail, or a receipt, without Django and without the database.",
-        epilog="Exit status: 0 verified, 1 something is wrong, 2 it could not be checked, 3 right as far as finished.",
+        epilog="Exit status: 0 verified, 1 something is wrong, 2 it could not be checked, 3 right as far as finished, "
+        "4 it cannot be judged with the keys that were given.",
     )
     parser.add_argument(
         "export",

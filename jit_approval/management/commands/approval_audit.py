@@ -185,6 +185,10 @@ def _verified(
         offline.end_progress()
     else:
         report = live.verify(trusted, kept)
+    if key_given and report.status() == findings.NOT_JUDGED:
+        # What stands there is of a key that could tell.
+        report.warnings.append("with keys that signed nothing here: that is not written down")
+        return report
     try:
         source = Verification.Source.COMMAND
         keeping.record(report, at=at, key_given=key_given, source=source)
@@ -232,8 +236,8 @@ def _add_verify(verbs: Any) -> None:
     verified = verbs.add_parser(
         "verify",
         help=_(
-            "Verify the database. Exits 0 (verified), 1 (something is wrong), 2 (it could not be checked) "
-            "or 3 (right as far as it is sealed)."
+            "Verify the database. Exits 0 (verified), 1 (something is wrong), 2 (it could not be checked), "
+            "3 (right as far as it is sealed) or 4 (not judged with these keys)."
         ),
     )
     verified.add_argument(
