@@ -150,6 +150,8 @@ JIT_APPROVAL = {
     "MAX_WAIT": 0 if ATOMIC_REQUESTS else 60,
     # Calls that the server runs, and their answers, are encrypted under this while they are kept.
     "SECRET_KEYS": [os.environ.get("EXAMPLE_KEPT_KEY") or _kept_key("kept_key")],
+    # As long as the worker lets a task run (Q_CLUSTER, timeout): no call of this office takes longer.
+    "RUN_LIMIT": 60,
 }
 
 Q_CLUSTER: dict[str, object] = {

@@ -26,7 +26,11 @@ class PayView(APIView):
             runs.write(f"{request.data['number']}\n")
         until = request.data.get("until")
         while until and not os.path.exists(until):
-            time.sleep(0.02)
+            try:
+                time.sleep(0.02)
+            except BaseException:
+                if not request.data.get("swallows"):
+                    raise
         return Response({"at": at, "number": request.data["number"]}, status=201)
 
 

@@ -448,3 +448,35 @@ def test_policies_of_which_the_server_cannot_keep_calls_are_warned_of(policy, se
     assert "jit_approval.W017" not in [found.id for found in checks.check(["default"])]
     settings.JIT_APPROVAL = {}
     assert "jit_approval.W017" in [found.id for found in checks.check(["default"])]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "run_limit", "expected"),
+    [
+        ({"timeout": 60, "retry": 120}, 900, ["W030"]),
+        ({"timeout": 60, "retry": 120}, 60, []),
+        ({"timeout": 900, "retry": 1000}, 900, []),
+        ({"timeout": 900, "retry": 900}, 900, ["W031"]),
+        ({"timeout": 60}, 900, ["W030", "W031"]),
+        ({"retry": 60}, 900, []),
+        ({}, 900, []),
+    ],
+)
+def test_a_worker_that_cuts_off_what_the_server_may_still_run_is_warned_of(
+    policy, settings, cluster, run_limit, expected
+):
+    from jit_approval.checks import policies as checks
+
+    def found():
+        ours = ("jit_approval.W030", "jit_approval.W031")
+        return [one.id.split(".")[1] for one in checks.check(["default"]) if one.id in ours]
+
+    settings.Q_CLUSTER = cluster
+    settings.JIT_APPROVAL = {**KEYS, "RUN_LIMIT": run_limit}
+    assert found() == expected
+    # Where the server runs nothing there is nothing to cut off.
+    type(policy).objects.update(execution=Execution.CALLER)
+    assert found() == []
+    type(policy).objects.update(execution=Execution.SERVER)
+    settings.JIT_APPROVAL = {"RUN_LIMIT": run_limit}
+    assert found() == []

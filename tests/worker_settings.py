@@ -20,4 +20,10 @@ if environ.get("JIT_WORKER_REDIS"):
     del Q_CLUSTER["orm"]
     Q_CLUSTER["redis"] = environ["JIT_WORKER_REDIS"]
     Q_CLUSTER["name"] = environ["JIT_WORKER_QUEUE"]
-JIT_APPROVAL = {"BASE_URL": "https://office.test"}
+JIT_APPROVAL: dict[str, object] = {"BASE_URL": "https://office.test"}
+if environ.get("JIT_WORKER_TIMEOUT"):
+    # It runs calls, and cuts them off.
+    Q_CLUSTER |= {"timeout": int(environ["JIT_WORKER_TIMEOUT"]), "retry": 6, "guard_cycle": 1}
+    JIT_APPROVAL |= {"SECRET_KEYS": ["k" * 40], "RUN_LIMIT": int(environ["JIT_WORKER_RUN_LIMIT"])}
+    ROOT_URLCONF = "tests.line_views"
+    ALLOWED_HOSTS = ["*"]

@@ -39,14 +39,16 @@
 | jit_approval.W027 | the audit trail does not reach where it is exported to |
 | jit_approval.W028 | the audit trail was not as it was signed when it was last verified |
 | jit_approval.W029 | steps on silence that were not taken |
+| jit_approval.W030 | policies have the server run calls, and django-q2 cuts them off before `RUN_LIMIT` |
+| jit_approval.W031 | the same, and django-q2 starts tasks again that still run |
 | jit_approval.W040 | callers may wait on the line, and no middleware keeps them there |
 | jit_approval.W041 | that middleware is not the first |
 | jit_approval.W042 | callers may wait on the line, and under ATOMIC_REQUESTS none does |
 
-W010 to W014 and W016 to W018 query the database: they run with `migrate` and `check --database default`, as Django's
-own do. W020 to W029 query it too, with `check --deploy` alone, and have a tag of their own, `jit_approval_health`: they
-are about this moment. The others query nothing. What they look at is imported when they run, not when they are
-registered.
+W010 to W014, W016 to W018, W030 and W031 query the database: they run with `migrate` and `check --database default`,
+as Django's own do. W020 to W029 query it too, with `check --deploy` alone, and have a tag of their own,
+`jit_approval_health`: they are about this moment. The others query nothing. What they look at is imported when they
+run, not when they are registered.
 """
 
 from __future__ import annotations

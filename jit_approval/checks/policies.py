@@ -14,7 +14,7 @@ from django.db.models import Q
 
 from jit_approval import conditions, policies, policy_changes, secrets
 from jit_approval.calls import Terms
-from jit_approval.checks import config
+from jit_approval.checks import config, workers
 from jit_approval.models import ApprovalPolicy
 from jit_approval.policies import reachability, versions
 from jit_approval.redaction import visible
@@ -91,6 +91,8 @@ def _server_execution(rows: Iterable[ApprovalPolicy]) -> Iterator[CheckMessage]:
             "repeat such calls themselves.",
             id="jit_approval.W017",
         )
+    elif found:
+        yield from workers.check()
 
 
 def _changed_past(rows: Iterable[ApprovalPolicy]) -> Iterator[CheckMessage]:

@@ -92,6 +92,11 @@ def _make(request: WSGIRequest, ticket: replays.Ticket, row: ApprovalRequest) ->
         logger.exception("The call of %s ended in an error.", row.pk)
         if ticket.grant is not None:
             _record(ticket, None)
+    except BaseException:
+        # The worker is told to end, or has had enough of it (django-q2's `timeout`): nobody need wait to hear of it.
+        if ticket.grant is not None:
+            _record(ticket, None)
+        raise
 
 
 def _conclude(ticket: replays.Ticket, row: ApprovalRequest, response: HttpResponseBase) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -21,9 +23,11 @@ from django_q.brokers import get_broker
 from django_q.conf import Conf
 from django_q.models import Schedule
 
-from jit_approval import services
-from jit_approval.models import ApprovalRequest, Notification
+from jit_approval import services, tasks
+from jit_approval.models import ApprovalRequest, Notification, StoredCall
+from jit_approval.states import Outcome
 from tests import factories
+from tests.callers import client_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 REDIS = os.environ.get("JIT_TEST_REDIS_URL", "redis://127.0.0.1:6379/9")
@@ -125,3 +129,46 @@ def test_what_a_killed_cluster_lost_is_made_good_by_the_scheduled_sweep(
         wait_for_mail(environment, "To: eve@example.test", "Nobody decided your call in time")
     assert not any(str(late.pk) in mail and "bob@" in mail for mail in mails(environment))
     assert factories.fresh(late).status == "expired"
+
+
+@pytest.mark.parametrize(
+    ("swallows", "run_limit"), [(False, 900), (True, 8)], ids=["told to end", "killed"]
+)
+def test_a_run_that_the_worker_cuts_off_is_unknown_and_never_run_again(
+    environment: dict[str, str],
+    tmp_path: Path,
+    settings: Any,
+    swallows: bool,
+    run_limit: int,
+) -> None:
+    settings.ROOT_URLCONF = "tests.line_views"
+    settings.JIT_APPROVAL = {"SECRET_KEYS": ["k" * 40]}
+    bob = factories.decider("bob")
+    factories.policy(execution="server")
+    client = client_of(factories.user("erin"))
+    call = {"number": 1, "until": str(tmp_path / "never"), "swallows": swallows}
+    assert client.post("/pay/", call, format="json").status_code == 403
+    row = services.approve(ApprovalRequest.objects.get(), by=bob)
+    runs, log = tmp_path / "runs", Path(environment["JIT_WORKER_MAIL"] + ".log")
+    cuts_off = {"JIT_WORKER_TIMEOUT": "2", "JIT_WORKER_RUN_LIMIT": str(run_limit)}
+    with cluster(environment | cuts_off | {"JIT_LINE_RUNS": str(runs)}):
+        until = time.monotonic() + PATIENCE
+        while factories.fresh(row).outcome != Outcome.UNKNOWN and time.monotonic() < until:
+            time.sleep(0.2)
+            tasks.sweep()
+        # The queue delivers again what was not acknowledged.
+        while times_run(log) < 2 and Conf.ORM and time.monotonic() < until:
+            time.sleep(0.2)
+        time.sleep(1)
+    row = factories.fresh(row)
+    assert row.outcome == Outcome.UNKNOWN, log.read_text()
+    assert runs.read_text().split() == ["1"]
+    assert Conf.ORM is None or times_run(log) >= 2, log.read_text()
+    assert not StoredCall.objects.exists()
+    assert Notification.objects.filter(approval_request=row, event="unknown").exists()
+    assert row.exception == ("" if swallows else "django_q.exceptions.TimeoutException")
+
+
+def times_run(log: Path) -> int:
+    """How often the queue has delivered the task that runs the call."""
+    return len(re.findall(r"processing \S+ 'jit_approval\.tasks\.run'", log.read_text()))
