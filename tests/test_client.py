@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import requests
 from django.core.wsgi import get_wsgi_application
 from django.db import connections
+from django.http import HttpResponse
 
 from jit_approval import services
 from jit_approval.client import ApprovalAuth, ApprovalTransport, AsyncApprovalTransport, errors
@@ -25,7 +27,7 @@ from jit_approval.models import ApprovalRequest
 from tests import factories
 from tests.callers import token_of
 from tests.testapp.models import Customer
-from tests.testapp.views import RUNS
+from tests.testapp.views import RUNS, TransferView
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -479,6 +481,24 @@ def test_requests_fetches_what_the_server_ran(live_server, session, by_server) -
     assert (answer.status_code, answer.json()) == (201, {"moved": True})
     assert answer.headers["Approval-Status"] == "consumed"
     assert len(RUNS) == 1
+
+
+@pytest.mark.parametrize("library", ["httpx", "requests"])
+def test_what_the_view_compressed_is_read_as_it_was_meant(
+    library, live_server, session, headers, by_server, monkeypatch
+) -> None:
+    def compressed(self: Any, request: Any) -> HttpResponse:
+        content = gzip.compress(b'{"long": true}')
+        return HttpResponse(content, "application/json", headers={"Content-Encoding": "gzip"})
+
+    monkeypatch.setattr(TransferView, "post", compressed)
+    if library == "requests":
+        session.mount(live_server.url, ApprovalAdapter(on_pending=by_server))
+        answer = session.post(f"{live_server.url}/api/transfers/", json={})
+    else:
+        with through("auth", Wire(), headers, on_pending=by_server) as client:
+            answer = client.post("/api/transfers/", json={})
+    assert (answer.json(), answer.text) == ({"long": True}, '{"long": true}')
 
 
 def test_requests_rewinds_a_file(live_server, session, bob, tmp_path) -> None:

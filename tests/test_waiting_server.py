@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 from datetime import timedelta
 from typing import Any
@@ -195,6 +196,18 @@ def test_headers_that_are_not_kept_do_not_return(line, erin, bob, monkeypatch):
     response = answer.result(PATIENCE)
     assert response["Location"] == "/there/"
     assert "X-Secret" not in response and not response.cookies
+
+
+def test_an_answer_that_the_view_compressed_is_said_to_be(line, erin, bob, monkeypatch):
+    def compressed(self, request):
+        return HttpResponse(gzip.compress(b"long"), headers={"Content-Encoding": "gzip"})
+
+    answers(monkeypatch, compressed)
+    answer = line.call(post, erin)
+    assert execution.run(services.approve(held(), by=bob).pk)
+    response = answer.result(PATIENCE)
+    assert response["Content-Encoding"] == "gzip"
+    assert gzip.decompress(response.content) == b"long"
 
 
 def test_who_repeats_the_call_between_approval_and_run_may_wait_as_well(line, erin, bob):

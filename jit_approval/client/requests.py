@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
+from urllib3 import HTTPResponse
 
 from jit_approval.client.answers import Answer, refusal_of, result_of
 from jit_approval.client.errors import ApprovalError, NotReplayable
@@ -106,7 +108,9 @@ def _the_answer(
     result = result_of(_answer(response, True))
     assert result is not None  # noqa: S101 - the flow has looked
     made = requests.Response()
-    made.status_code, made._content, made.request = result.status, result.body, request
+    made.status_code, made.request = result.status, request
+    # Read as an answer from the network is: the view may have compressed it.
+    made.raw = HTTPResponse(BytesIO(result.body), headers=result.headers, preload_content=False)
     made.url, made.headers = str(request.url), CaseInsensitiveDict(result.headers)
     made.encoding = requests.utils.get_encoding_from_headers(made.headers)
     return made

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 # Never cookies, nor anything that authenticates: the answer goes to whoever holds another credential by then.
 HEADERS = (
     "Content-Disposition",
+    "Content-Encoding",
     "Content-Language",
     "Content-Location",
     "Content-Type",
