@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jit_approval import limits, policies, prepared, signals, transitions, verdicts
-from jit_approval.audit import chain
+from jit_approval.audit import chain, shown
 from jit_approval.calls import Call, Terms
 from jit_approval.exceptions import ApprovalUnavailable, ReasonRequired
 from jit_approval.models import ApprovalRequest, Notification
@@ -36,6 +36,7 @@ def write(
     if not policies.quorum_is_reachable(terms, call.persons, object_pk=row.object_pk):
         raise ApprovalUnavailable("Nobody who could approve this call is there to ask.")
     data = verdicts.of_call(call) | {"terms": _as_data(terms)}
+    data[shown.COMMITTED] = shown.commitment(vars(row))
     if troubles:
         data["troubles"] = verdicts.as_data(troubles)
     event = chain.next_event(
@@ -56,7 +57,7 @@ def write(
 
 
 def _row(call: Call, terms: Terms, now: datetime) -> ApprovalRequest:
-    shown, bound = call.shown, call.bound
+    bound = call.bound
     decide_by = now + terms.decide_within
     row = ApprovalRequest(
         action=call.action,
@@ -89,7 +90,7 @@ def _row(call: Call, terms: Terms, now: datetime) -> ApprovalRequest:
         created_at=now,
         decide_by=decide_by,
         due_at=decide_by,
-        **vars(shown),
+        **vars(call.shown),
     )
     row.wake_at = ladder.wake_at(row)
     return row

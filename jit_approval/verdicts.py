@@ -8,6 +8,7 @@ from typing import Any
 
 from jit_approval import clock, policies, prepared, transitions
 from jit_approval.audit import chain
+from jit_approval.audit.shown import LONGEST_PATH
 from jit_approval.calls import Call, Origin, Terms
 from jit_approval.models import ApprovalPolicy, AuditEvent, Notification
 from jit_approval.notifications import outbox, recipients
@@ -17,7 +18,6 @@ from jit_approval.redaction import shorten, visible
 ALERT_EVERY = timedelta(minutes=15)
 _MAX_NAMES = 20
 _MAX_ERROR = 300
-_MAX_PATH = 2000
 
 
 def record(
@@ -104,7 +104,7 @@ def of_call(call: Call) -> dict[str, Any]:
         "action": call.action,
         "fingerprint": call.bound.fingerprint,
         "method": shown.method,
-        "path": shorten(shown.path, _MAX_PATH),
+        "path": shorten(shown.path, LONGEST_PATH),
         "object": shown.object_label,
         "object_model": shown.object_model,
         "object_pk": shown.object_pk,

@@ -10,6 +10,7 @@ from django.db import Error, IntegrityError
 from django.utils import timezone
 
 from jit_approval import conf, facts, fingerprint, policies, services, signals, verdicts
+from jit_approval.audit import shown
 from jit_approval.calls import Call, Origin, Shown
 from jit_approval.erasure.acts import erase
 from jit_approval.erasure.found import Found
@@ -21,7 +22,7 @@ from jit_approval.states import Effect, Outcome
 
 logger = logging.getLogger(__name__)
 
-ACTION = "jit_approval.trail.erase"
+ACTION = shown.ERASURE
 
 
 def is_gated() -> bool:
@@ -123,7 +124,7 @@ def _make(row: ApprovalRequest, scope: Scope) -> bool:
     services.record_outcome(row, outcome=Outcome.SUCCEEDED)
     # Whom it was about was said to the decider alone, here: it goes with the rest.
     done = ApprovalRequest.objects.using(policies.database()).filter(pk=row.pk)
-    done.update(payload="", context={})
+    done.update(**shown.GONE)
     return True
 
 
