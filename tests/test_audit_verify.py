@@ -562,6 +562,37 @@ def status(*arguments: object) -> int:
         return int(error.code or 0)
 
 
+@pytest.mark.parametrize(
+    "as_kept", ["the note", "one newline more", "no newline", "CRLF", "its line", "no end"]
+)
+def test_a_kept_checkpoint_is_read_as_tools_write_it(tmp_path: Path, as_kept: str) -> None:
+    history = some().history
+    export, note = history.write(tmp_path / "export"), history.notes[-1]
+    line = folder.note_line(note)
+    written = {
+        "the note": note.encode(),
+        "one newline more": f"{note}\n".encode(),  # jq -r .note
+        "no newline": note.removesuffix("\n").encode(),
+        "CRLF": note.replace("\n", "\r\n").encode(),
+        "its line": line,
+        "no end": line.removesuffix(b"\n"),
+    }
+    (tmp_path / "kept").write_bytes(written[as_kept])
+    assert status(export, "--key", KEY, "--checkpoint", tmp_path / "kept") == 0
+    del history.notes[-1]
+    history.write(export)
+    assert status(export, "--key", KEY, "--checkpoint", tmp_path / "kept") == 1
+
+
+def test_what_is_no_checkpoint_or_more_than_one_is_not_compared(tmp_path: Path) -> None:
+    history = some().history
+    export = history.write(tmp_path / "export")
+    changed = folder.note_line(history.notes[0]).replace(b'{"note"', b'{ "note"')
+    for bad in (b"", b"{}", changed, b"".join(map(folder.note_line, history.notes))):
+        (tmp_path / "kept").write_bytes(bad)
+        assert status(export, "--key", KEY, "--checkpoint", tmp_path / "kept") == 2
+
+
 def test_the_exit_status_says_what_a_monitor_needs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -579,6 +610,8 @@ def test_the_exit_status_says_what_a_monitor_needs(
     assert status(tmp_path / "nowhere", "--key", KEY) == 2
     assert status(export, "--key", KEY, "--checkpoint", key) == 2
     assert status(export, "--key", KEY, "--checkpoint", tmp_path / "nothing") == 2
+    kept.write_bytes(b"\xff\xfe")
+    assert status(export, "--key", KEY, "--checkpoint", kept) == 2
     del history.events[8:]
     history.write(export)
     assert status(export, "--key", KEY) == 1

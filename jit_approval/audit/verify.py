@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
-from jit_approval.audit import checking, notes, receipts
+from jit_approval.audit import checking, folder, notes, receipts
 from jit_approval.audit.findings import Report, many, plain
 from jit_approval.audit.folder import Folder
 from jit_approval.audit.notes import Verifier
@@ -48,11 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _verify_folder(path: Path, keys: Sequence[Verifier], checkpoint: str | None) -> Report:
-    folder = Folder(path)
-    kept = _read_note(Path(checkpoint)) if checkpoint else None
-    events = _with_progress(folder.events(), folder) if sys.stderr.isatty() else folder.events()
-    report = checking.verify(events, folder.statements(), keys, kept)
-    report.unfinished += folder.unfinished
+    export = Folder(path)
+    kept = read_kept(Path(checkpoint)) if checkpoint else None
+    events = _with_progress(export.events(), export) if sys.stderr.isatty() else export.events()
+    report = checking.verify(events, export.statements(), keys, kept)
+    report.unfinished += export.unfinished
     return report
 
 
@@ -83,6 +83,29 @@ def read_key(text: str) -> notes.Verifier:
     except (OSError, ValueError):
         is_file = False
     return notes.parse_verifier(path.read_text(encoding="utf-8") if is_file else text)
+
+
+def read_kept(path: Path) -> str:
+    """Return the note of a checkpoint that was kept: as a file, or as the line of `checkpoints.jsonl` that has it.
+
+    Tools add newlines at the end, or take them away: what is signed is not touched by that.
+
+    Raises:
+        NoteError: it is neither.
+        OSError: the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8").strip("\n")
+    except UnicodeDecodeError:
+        raise notes.NoteError("it is no text") from None
+    if text.startswith("{"):
+        if "\n" in text:
+            raise notes.NoteError("it has more than one line: give the one to be compared")
+        note = folder.parse_note(f"{text}\n".encode())
+        if note is None:
+            raise notes.NoteError("it is no line of checkpoints.jsonl")
+        return note
+    return f"{text}\n"
 
 
 def as_text(report: Report) -> str:
@@ -169,13 +192,6 @@ def end_progress() -> None:
     print("\r" + " " * 70 + "\r", end="", file=sys.stderr, flush=True)
 
 
-def _read_note(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise notes.NoteError("it is no text") from None
-
-
 def _cannot(why: str) -> int:
     print(f"Cannot be checked: {why}", file=sys.stderr)
     return CANNOT_CHECK
@@ -203,7 +219,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="a checkpoint that was kept elsewhere: shows whether the end was cut off",
+        help="a checkpoint that was kept elsewhere, a line of checkpoints.jsonl or its note: "
+        "shows whether the end was cut off",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser

@@ -152,7 +152,7 @@ class Command(BaseCommand):
         try:
             trusted = [offline.read_key(text) for text in options["key"]] or [_own()]
             path = options["checkpoint"]
-            kept = path.read_text(encoding="utf-8") if path else None
+            kept = offline.read_kept(path) if path else None
             report = _verified(trusted, kept, key_given=bool(options["key"]))
         except (
             keys.KeyUnavailable,
