@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from io import StringIO
@@ -12,13 +14,14 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import override_settings
 
 from jit_approval import clock, health
 from jit_approval.admin import integrity
-from jit_approval.audit import chain, keys, seal
+from jit_approval.audit import chain, checkpoints, keys, notes, seal
 from jit_approval.audit.selection import Selection
-from jit_approval.models import AuditEvent, Verification
+from jit_approval.models import AuditEvent, Checkpoint, Verification
 from jit_approval.streaming import selecting
 from jit_approval.streaming.selecting import Mark, Wanted
 from tests import factories
@@ -162,3 +165,92 @@ def test_what_waits_is_sent_by_hand(key: Any, tmp_path: Path) -> None:
         seal.seal(at_once=True)
         with pytest.raises(CommandError, match="no handler"):
             printed("send")
+
+
+# --- what cannot be done is said, not thrown ----------------------------------------------------------------------
+
+_UNMIGRATED = """
+import sys
+import django
+from django.conf import settings
+from django.core.management import CommandError, call_command
+
+settings.configure(
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "guardian", "jit_approval"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    JIT_APPROVAL={"AUDIT_KEY_FILE": sys.argv[1]}, SECRET_KEY="x", USE_TZ=True,
+)
+django.setup()
+for verb in (
+    "seal", "events", "protect", f"rotate --to {sys.argv[2]}", "send", "erase --subject a --as b",
+    "prune --older-than 9 --as b", "verify",
+):
+    try:
+        call_command("approval_audit", *verb.split())
+    except CommandError as error:
+        print(verb.split()[0], error)
+    except SystemExit as error:
+        print(verb.split()[0], "exit", error.code)
+"""
+
+
+def test_a_database_without_tables_is_said_to_be_one(tmp_path: Path) -> None:
+    for name in ("a.key", "b.key"):
+        keys.generate(NAME, tmp_path / name)
+    done = subprocess.run(
+        [sys.executable, "-c", _UNMIGRATED, str(tmp_path / "a.key"), str(tmp_path / "b.key")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    found = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+    assert found.pop("verify") == "exit 2"
+    # Without a target nothing is asked.
+    assert "no target" in found.pop("send")
+    assert list(found) == ["seal", "events", "protect", "rotate", "erase", "prune"]
+    assert all("cannot be asked" in text for text in found.values()), found
+
+
+def test_times_and_words_that_no_database_takes_are_refused(key: Any) -> None:
+    factories.user("alice")
+    for days in ("0", "800000", "9999999999999"):
+        with pytest.raises(CommandError, match="older-than"):
+            printed("prune", "--older-than", days, "--as", "alice")
+    with pytest.raises(CommandError, match="since"):
+        printed("events", "--since", "0001-01-01T00:00+05:00")
+    with pytest.raises(CommandError, match="no text"):
+        printed("events", "--by", "\udcff")
+
+
+@pytest.mark.parametrize(
+    "name", ["\udcff", "jit-approval/key-rotation/v1", "x" * 70_000, "", "a b"]
+)
+def test_no_key_is_made_under_a_name_that_could_not_be_read_back(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CommandError, match="No key was made"):
+        printed("keygen", "--name", name, "--out", str(tmp_path / "new.key"))
+    assert not (tmp_path / "new.key").exists()
+
+
+def test_a_key_named_like_a_change_of_keys_seals_nothing(tmp_path: Path) -> None:
+    signer = notes.Signer(checkpoints.ROTATION, bytes(32))
+    path = tmp_path / "odd.key"
+    path.write_text(signer.as_text())
+    path.chmod(0o600)
+    with override_settings(JIT_APPROVAL={"AUDIT_KEY_FILE": str(path)}):
+        some()
+        with pytest.raises(CommandError, match="no trail may be named"):
+            printed("seal")
+
+
+def test_nothing_is_signed_before_1970(key: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    some()
+    early = {
+        "sqlite": "'1969-12-31 23:00:00.000000'",
+        "postgresql": "TIMESTAMPTZ '1969-12-31 23:00:00+00'",
+        "mysql": "CAST('1969-12-31 23:00:00' AS DATETIME(6))",
+    }
+    monkeypatch.setitem(clock._NOW_SQL, connection.vendor, early[connection.vendor])
+    with pytest.raises(CommandError, match="Is the clock of the database right"):
+        printed("seal")
+    assert not Checkpoint.objects.exists()

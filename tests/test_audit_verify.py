@@ -584,6 +584,19 @@ def test_a_kept_checkpoint_is_read_as_tools_write_it(tmp_path: Path, as_kept: st
     assert status(export, "--key", KEY, "--checkpoint", tmp_path / "kept") == 1
 
 
+def test_a_reader_that_stops_reading_ends_nothing_with_a_traceback(tmp_path: Path) -> None:
+    history = some().history
+    del history.events[8:]
+    command = [sys.executable, "-m", "jit_approval.audit.verify", str(history.write(tmp_path))]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*command, "--key", str(KEY)], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_what_is_no_checkpoint_or_more_than_one_is_not_compared(tmp_path: Path) -> None:
     history = some().history
     export = history.write(tmp_path / "export")

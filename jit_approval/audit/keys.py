@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jit_approval.audit import notes
+from jit_approval.audit.checkpoints import ROTATION
 from jit_approval.audit.notes import Signer, Verifier
 
 ENVIRONMENT = "JIT_APPROVAL_AUDIT_KEY"
 """The variable that may hold the private key itself, where there is no file."""
 
 _MAX_FILE = 4096
+_MAX_NAME = 255
 
 
 class KeyUnavailable(Exception):
@@ -43,7 +45,9 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None)
         )
     text = given or _read(Path(path))
     try:
-        return notes.parse_signer(text)
+        signer = notes.parse_signer(text)
+        _ensure_trail(signer.name)
+        return signer
     except notes.KeyFormatError as error:
         where = f"{ENVIRONMENT} in the environment" if given else f"the file {os.fspath(path)}"
         raise KeyUnavailable(f"The key in {where} cannot be read: {error}.") from None
@@ -55,11 +59,14 @@ def generate(name: str, path: Path) -> Verifier:
     """Write a new private key to a new file that nobody else may read; return the public one.
 
     Raises:
-        KeyFormatError: the name is not one for a key.
+        KeyFormatError: the name is not one for a key, or not for a trail.
         LibraryMissing: nothing can be signed here.
         FileExistsError: there is such a file: a key is never overwritten.
         OSError: the file cannot be written.
     """
+    _ensure_trail(name)
+    if len(name) > _MAX_NAME:
+        raise notes.KeyFormatError(f"a trail's name has {_MAX_NAME} characters at most")
     signer = Signer(name, secrets.token_bytes(32))
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
@@ -67,6 +74,11 @@ def generate(name: str, path: Path) -> Verifier:
         file.flush()
         os.fsync(file.fileno())
     return signer.verifier
+
+
+def _ensure_trail(name: str) -> None:
+    if name == ROTATION:
+        raise notes.KeyFormatError(f"no trail may be named {ROTATION}: so begins a change of keys")
 
 
 def _read(path: Path) -> str:

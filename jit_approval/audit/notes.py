@@ -22,7 +22,8 @@ _MAX_NOTE = 64 * 1024
 _MAX_SIGNATURES = 64
 _PRIVATE = "PRIVATE+KEY+"
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
-_BAD_NAME = re.compile(r"[\s+\x00-\x1f\x7f\ufffd]")
+# Half a surrogate pair is what a byte that is no UTF-8 becomes on a command line: no text can be made of it.
+_BAD_NAME = re.compile(r"[\s+\x00-\x1f\x7f\ufffd\ud800-\udfff]")
 _DASH = "\u2014 "
 
 
@@ -218,7 +219,7 @@ def ensure_name(name: str) -> None:
     """Refuse what cannot be a key's name.
 
     Raises:
-        KeyFormatError: it is empty, or has spaces, plus signs or control characters.
+        KeyFormatError: it is empty, or has spaces, plus signs, control characters, or what is no text.
     """
     if not _is_name(name):
         raise KeyFormatError("a key's name has no spaces and no plus sign, and is not empty")

@@ -251,7 +251,7 @@ class _Sealer:
             kind=kind,
             size=self._tree.size,
             at=now,
-            note=checkpoints.sign(statement, *by),
+            note=_signed(statement, *by),
         )
         try:
             with transaction.atomic(using=self._alias, durable=True):
@@ -260,3 +260,13 @@ class _Sealer:
             raise _Overtaken from None
         self._last, self._after = row, checkpoints.digest(statement.text())
         self._counts["signed"] += 1
+
+
+def _signed(statement: checkpoints.Statement, *by: Signer) -> str:
+    try:
+        return checkpoints.sign(statement, *by)
+    except notes.NoteError as error:
+        # Such as a time before 1970.
+        raise SealRefused(
+            f"Nothing can be signed: {error}. Is the clock of the database right?"
+        ) from None

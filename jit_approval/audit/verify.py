@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _cannot(f"the checkpoint in {given.checkpoint} cannot be used: {error}")
     except (notes.KeyFormatError, notes.LibraryMissing, OSError, UnicodeDecodeError) as error:
         return _cannot(str(error))
-    print(json.dumps(report.as_json(), indent=2) if given.json else as_text(report))
+    _print(json.dumps(report.as_json(), indent=2) if given.json else as_text(report))
     return report.status()
 
 
@@ -190,6 +191,15 @@ def show_progress(done: float, number: int) -> None:
 def end_progress() -> None:
     """Remove the bar."""
     print("\r" + " " * 70 + "\r", end="", file=sys.stderr, flush=True)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Whoever reads has had enough (`| head`). What was found is the exit status all the same; and nothing is left
+        # to be written when Python ends, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _cannot(why: str) -> int:

@@ -49,7 +49,12 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
         """Do what the verb says."""
-        getattr(self, f"_{verb}")(options)
+        try:
+            getattr(self, f"_{verb}")(options)
+        except Error as error:
+            raise CommandError(_("The database cannot be asked: %s") % error) from error
+        except UnicodeEncodeError as error:
+            raise CommandError(_("What was given is no text: %s") % error) from error
 
     def _keygen(self, options: dict[str, Any]) -> None:
         try:
@@ -78,7 +83,10 @@ class Command(BaseCommand):
         if options["older_than"] < 1:
             raise CommandError(_("--older-than is a number of days, 1 or more."))
         now = clock.now(places.database()).replace(hour=0, minute=0, second=0, microsecond=0)
-        before = now - timedelta(days=options["older_than"])
+        try:
+            before = now - timedelta(days=options["older_than"])
+        except OverflowError:
+            raise CommandError(_("--older-than goes back to before there were years.")) from None
         self._take_away(erasure.Scope(before=before), options)
 
     def _take_away(self, scope: erasure.Scope, options: dict[str, Any]) -> None:
@@ -269,7 +277,10 @@ def _add_events(parser: CommandParser) -> None:
 def _moment(text: str) -> datetime:
     """Read a time; without a time zone it is in UTC."""
     found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    try:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError("in UTC, there is no such time") from None
 
 
 def _own() -> notes.Verifier:
