@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from jit_approval import clock, heartbeats, keeping, policies, queue
-from jit_approval.audit import findings, places, seal
+from jit_approval.audit import findings, leases, marks, places, seal
 from jit_approval.models import ApprovalRequest, Notification
 from jit_approval.states import Outcome
 from jit_approval.streaming import standing
@@ -217,23 +217,32 @@ def _trail(now: datetime) -> Iterator[Finding]:
 
 
 def _sealing() -> Finding:
-    late = places.late(places.database())
+    alias = places.database()
+    late = marks.late(alias, MOST)
     trouble = standing.trouble(keeping.SEALER)
-    if trouble is not None:
-        said = _("The audit trail is not sealed: %(error)s") % {"error": trouble.error}
+    error = trouble.error if trouble is not None else marks.disagree(alias)
+    if error:
+        said = _("The audit trail is not sealed: %(error)s") % {"error": error}
         hint = _(
             "Nothing is signed until this is mended; then it is sealed within five minutes. Was the key changed? "
             "Restart all that seals (clock, workers) with the new one. If not, see docs/audit.md."
         )
         return Finding("trail", Level.CRITICAL, said, late, hint=hint)
-    minutes = int(places.LATE.total_seconds() // 60)
+    minutes = int(marks.LATE.total_seconds() // 60)
     if not late:
         said = _("No event waits for more than %(minutes)s minutes to be sealed.")
         return Finding("trail", Level.OK, said % {"minutes": minutes})
     said = _("Events that wait for more than %(minutes)s minutes to be sealed: %(count)s.")
     said = said % {"minutes": minutes, "count": _number(late)}
-    hint = _("Neither a sweep nor `approval_clock` runs, or no key is configured where they do.")
-    return Finding("trail", Level.WARNING, said, late, hint=hint)
+    return Finding("trail", Level.WARNING, said, late, hint=_nobody_seals(alias))
+
+
+def _nobody_seals(alias: str) -> str:
+    """Return why that may be."""
+    if held := leases.held(alias):
+        hint = _("It is the turn of %(process)s to seal; if that died, others go on then.")
+        return hint % {"process": held}
+    return _("Neither a sweep nor `approval_clock` runs, or no key is configured where they do.")
 
 
 def _export(now: datetime) -> Finding:

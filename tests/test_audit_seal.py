@@ -141,32 +141,6 @@ def test_an_event_that_commits_late_is_sealed_though_later_ones_were(trail: Trai
     assert list(order) == [first.pk, last.pk, late.pk]
 
 
-def test_what_is_settled_is_not_looked_through_again_and_nothing_is_lost_by_it(
-    trail: Trail,
-) -> None:
-    made = events(3)
-    seal.seal(at_once=True)
-    head = TreeHead.objects.get()
-    assert (head.settled, head.candidate) == (0, made[-1].pk)
-    events(1)
-    seal.seal(at_once=True)
-    assert TreeHead.objects.get().settled == 0
-    TreeHead.objects.update(candidate_at=head.candidate_at - timedelta(minutes=61))
-    newest = events(1)[0]
-    seal.seal(at_once=True)
-    head = TreeHead.objects.get()
-    assert (head.settled, head.candidate, head.size) == (made[-1].pk, newest.pk, 5)
-
-
-def test_an_event_that_waits_for_more_than_five_minutes_is_counted(trail: Trail) -> None:
-    events(2)
-    assert places.late("default") == 0
-    AuditEvent.objects.update(at=clock.now("default") - timedelta(minutes=6))
-    assert places.late("default") == 2
-    seal.seal(at_once=True)
-    assert places.late("default") == 0
-
-
 def test_while_another_holds_the_lease_nothing_is_done_until_it_ends(trail: Trail) -> None:
     events(1)
     now = clock.now("default")

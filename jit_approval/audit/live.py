@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from django.db.models import Exists, F, Max, OuterRef, Q
 
 from jit_approval import clock
-from jit_approval.audit import checking, columns, merkle, places
+from jit_approval.audit import checking, columns, marks, merkle, places
 from jit_approval.audit.findings import Kind, Report, many
 from jit_approval.audit.links import digest
 from jit_approval.audit.notes import Verifier
@@ -62,8 +62,8 @@ def verify(
 
 def _late(alias: str, size: int) -> Iterator[str]:
     """Say what should have been sealed, or signed, by now; not asking the row that says up to where all is sealed."""
-    minutes = f"more than {int(places.LATE.total_seconds() // 60)} minutes"
-    late = clock.now(alias) - places.LATE
+    minutes = f"more than {int(marks.LATE.total_seconds() // 60)} minutes"
+    late = clock.now(alias) - marks.LATE
     if waiting := places.waiting(alias).filter(at__lt=late).count():
         have = "has" if waiting == 1 else "have"
         yield f"{many(waiting, 'event')} {have} waited for {minutes} to be sealed"

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
 
 from django.db import router
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
-from jit_approval import clock
 from jit_approval.audit import merkle
 from jit_approval.audit.records import Record, is_hash
 from jit_approval.models import AuditEvent, Seal, TreeHead
 
-LATE = timedelta(minutes=5)
-"""An event that waits for longer is worth a warning: nobody seals."""
-
 _HASH = merkle.HASH_BYTES
 _CHUNK = 1000
-# Nobody writes an event in a transaction that lasts longer. `settled` stays this far behind.
-_LONGEST_TRANSACTION = timedelta(hours=1)
 
 
 class Damaged(Exception):
@@ -143,30 +136,16 @@ def head(alias: str) -> TreeHead:
 
 
 def waiting(alias: str, after: int = 0) -> QuerySet[AuditEvent]:
-    """Return the events without a place, oldest first. None of them has a key up to `after`."""
-    return (
-        AuditEvent.objects.using(alias)
-        .filter(pk__gt=after, seal=None)
-        .order_by("pk")
-        .defer("body", "origin")
-    )
+    """Return the events without a place, oldest first, of those with a key beyond `after`."""
+    # By its condition, not by a join: so that indexes alone tell, of however many events.
+    has_place = Seal.objects.using(alias).filter(event=OuterRef("pk"))
+    rows = AuditEvent.objects.using(alias).filter(~Exists(has_place))
+    rows = rows.filter(pk__gt=after) if after else rows
+    return rows.order_by("pk").defer("body", "origin")
 
 
-def late(alias: str) -> int:
-    """Return how many events have waited for a place for too long."""
-    settled = TreeHead.objects.using(alias).values_list("settled", flat=True).first() or 0
-    return waiting(alias, settled).filter(at__lt=clock.now(alias) - LATE).count()
-
-
-def settle(alias: str, found: TreeHead, newest: int, now: datetime) -> None:
-    """Remember up to which key there is nothing left to seal, so that it is not looked through again.
-
-    All up to `newest` that was committed at `now` is sealed. Who was writing then, and had taken a lower key, has
-    ended an hour later; what they wrote was sealed meanwhile, and nobody takes a lower key any more.
-    """
-    if found.candidate_at is not None and now - found.candidate_at < _LONGEST_TRANSACTION:
-        return
-    settled = found.settled if found.candidate_at is None else found.candidate
-    TreeHead.objects.using(alias).filter(pk=found.pk, candidate_at=found.candidate_at).update(
-        settled=settled, candidate=newest, candidate_at=now
-    )
+def next_waiting(alias: str, after: int, most: int) -> list[AuditEvent]:
+    """Return the first events without a place, at most so many, of those with a key beyond `after`."""
+    keys = list(waiting(alias, after).values_list("pk", flat=True)[:most])
+    rows = AuditEvent.objects.using(alias).filter(pk__in=keys).order_by("pk")
+    return list(rows.defer("body", "origin")) if keys else []

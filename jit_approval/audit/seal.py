@@ -6,18 +6,27 @@ UPDATE on its size, each event has one place, each statement one number, and wha
 
 from __future__ import annotations
 
+import logging
 import os
-import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from time import monotonic, sleep
 
 from django.db import IntegrityError, transaction
-from django.db.models import Max, Q
 
 from jit_approval import clock, conf
-from jit_approval.audit import checkpoints, export, keys, merkle, newest, notes, places
+from jit_approval.audit import (
+    checkpoints,
+    export,
+    keys,
+    leases,
+    marks,
+    merkle,
+    newest,
+    notes,
+    places,
+)
 from jit_approval.audit.notes import Signer, Verifier
 from jit_approval.models import AuditEvent, Checkpoint, Seal, TreeHead
 
@@ -28,11 +37,19 @@ EVERY = timedelta(minutes=1)
 IDLE = timedelta(hours=1)
 """From one checkpoint to the next where there are none."""
 
-_LEASE = timedelta(minutes=1)
+# Seconds: whoever seals by hand waits so long for another that is at it.
+_PATIENCE = 10.0
+_PAUSE = 0.2
+
+logger = logging.getLogger(__name__)
 
 
 class SealRefused(Exception):
     """Nothing is sealed, for what is there is not what was signed. Somebody must look. Calls go on."""
+
+
+class SealBusy(Exception):
+    """Another process is sealing, or was when it died: it is still its turn."""
 
 
 class _Overtaken(Exception):
@@ -70,37 +87,61 @@ def seal(*, at_once: bool = False) -> dict[str, int]:
         ExportFailed: all is sealed and signed, but could not be exported; the next time tries again.
     """
     counts = {"sealed": 0, "signed": 0, "exported": 0}
-    if not is_configured():
-        return counts
+    if is_configured():
+        # Whoever cannot wait, a call among them, is not kept waiting for a look through all.
+        all_of_it = not at_once and marks.must_look_through_all(places.database())
+        _seal(counts, at_once, all_of_it)
+    return counts
+
+
+def seal_all() -> dict[str, int]:
+    """Seal, sign and export all there is, late commits of any age included; wait a little for others.
+
+    Raises:
+        KeyUnavailable, SealRefused, ExportFailed: as for `seal`.
+        SealBusy: another is at it. Of what waits, nothing is known to be sealed.
+    """
+    counts = {"sealed": 0, "signed": 0, "exported": 0}
+    until = monotonic() + _PATIENCE
+    while not _seal(counts, at_once=True, all_of_it=True):
+        if monotonic() >= until:
+            held = leases.held(places.database()) or "another process"
+            raise SealBusy(f"Nothing is known to be sealed: it is the turn of {held}. Try again.")
+        sleep(_PAUSE)
+    return counts
+
+
+def _seal(counts: dict[str, int], at_once: bool, all_of_it: bool) -> bool:
+    """Seal if nobody else does, adding to `counts`; tell whether it came to its end."""
     signer = keys.load(conf.get().AUDIT_KEY_FILE)
     alias = places.database()
-    with _leased(alias) as is_mine:
+    with leases.taken(alias) as is_mine:
         if not is_mine:
-            return counts
+            return False
         target = _target(alias)
         try:
-            _Sealer(alias, signer, counts).run(at_once)
+            _Sealer(alias, signer, counts).run(at_once, all_of_it)
         except _Overtaken:
-            return counts
+            return False
         except places.Damaged as error:
             raise SealRefused(str(error)) from None
         if target is not None:
-            counts["exported"] = _exported(target)
-    return counts
+            counts["exported"] += _exported(target)
+    return True
 
 
 def rotate(new: Signer) -> None:
     """State that `new` signs from here on. The key in use until now must still be the one configured.
 
     Raises:
-        KeyUnavailable, SealRefused: as for `seal`.
+        KeyUnavailable, SealRefused, ExportFailed, SealBusy: as for `seal_all`. Then the old key signs on.
         KeyFormatError: the new key has the name of another trail.
     """
     signer = keys.load(conf.get().AUDIT_KEY_FILE)
     if new.name != signer.name or new.verifier == signer.verifier:
         raise notes.KeyFormatError("the new key has the same name, and is another")
     alias = places.database()
-    seal(at_once=True)
+    seal_all()
     try:
         _Sealer(alias, signer, {"sealed": 0, "signed": 0}).succeed(new)
     except _Overtaken:
@@ -129,21 +170,6 @@ def _exported(target: export.Exporter) -> int:
         raise SealRefused(str(error)) from None
 
 
-@contextmanager
-def _leased(alias: str) -> Iterator[bool]:
-    me = secrets.token_hex(16)
-    places.head(alias)
-    rows = TreeHead.objects.using(alias)
-    now = clock.now(alias)
-    free = Q(leased_until=None) | Q(leased_until__lt=now)
-    is_mine = bool(rows.filter(free).update(leased_by=me, leased_until=now + _LEASE))
-    try:
-        yield is_mine
-    finally:
-        if is_mine:
-            rows.filter(leased_by=me).update(leased_until=None)
-
-
 class _Sealer:
     """One run: from the last statement, which must be of this key, to the end of what is due."""
 
@@ -156,22 +182,36 @@ class _Sealer:
         self._tree = merkle.Frontier()
         self._resume()
 
-    def run(self, at_once: bool) -> None:
-        """Seal and sign until there is nothing that is due."""
+    def run(self, at_once: bool, all_of_it: bool = False) -> None:
+        """Seal and sign until there is nothing that is due; `all_of_it`: whatever is noted as settled."""
         if self._last is None or self._tree.size > self._last.size:
             self._sign()  # the first statement, or one whose signer died
+        began, started = clock.now(self._alias), monotonic()
+        settled = marks.settled(self._alias, began)
+        if not self._drain(settled, at_once) or (settled and not all_of_it):
+            return
+        if settled:
+            started = monotonic()
+            # What is looked for so seldom is sealed as soon as it is found.
+            self._drain(0, at_once=True, settled=settled)
+        marks.settle(self._alias, began)
+        marks.looked_through_all(self._alias, started)
+
+    def _drain(self, after: int, at_once: bool, *, settled: int = 0) -> bool:
+        """Seal and sign what is due, with a key beyond `after`; tell whether nothing was left."""
         while True:
-            now = clock.now(self._alias)
-            last_pk = AuditEvent.objects.using(self._alias).aggregate(last=Max("pk"))["last"]
-            events = list(places.waiting(self._alias, self._head.settled)[:MOST])
-            if not self._is_due(len(events), now, at_once):
-                break
+            events = places.next_waiting(self._alias, after, MOST)
+            if not self._is_due(len(events), at_once):
+                return not events
+            if late := sum(event.pk <= settled for event in events):
+                logger.warning("Committed more than an hour late, and sealed now: %s events", late)
             if events:
                 self._advance(events)
+                # What has a lower key, and was committed since, is for the next time.
+                after = events[-1].pk
             self._sign()
             if len(events) < MOST:
-                places.settle(self._alias, self._head, last_pk or 0, now)
-                break
+                return True
 
     def succeed(self, new: Signer) -> None:
         """State that `new` signs from here on."""
@@ -204,13 +244,15 @@ class _Sealer:
             )
         for row in places.sealed(self._alias, size, self._head.size):
             self._tree.append(places.leaf(row.event))
+        if said := marks.disagree(self._alias):
+            raise SealRefused(said)
 
-    def _is_due(self, count: int, now: datetime, at_once: bool) -> bool:
+    def _is_due(self, count: int, at_once: bool) -> bool:
         if count >= MOST or (count and at_once):
             return True
         assert self._last is not None  # noqa: S101 - signed before anything else
         # A clock that was set back must not keep the trail unsigned until it is there again.
-        passed = abs(now - self._last.at)
+        passed = abs(clock.now(self._alias) - self._last.at)
         return passed >= (EVERY if count else IDLE)
 
     def _advance(self, events: Sequence[AuditEvent]) -> None:
@@ -224,10 +266,12 @@ class _Sealer:
             with transaction.atomic(using=self._alias, durable=True):
                 now = clock.now(self._alias)
                 heads = TreeHead.objects.using(self._alias).filter(pk=self._head.pk, size=begin)
-                if not heads.update(size=self._tree.size, leased_until=now + _LEASE):
+                if not heads.update(size=self._tree.size, leased_until=now + leases.LONGEST):
                     raise _Overtaken
                 Seal.objects.using(self._alias).bulk_create(seals)
         except IntegrityError:
+            if said := marks.disagree(self._alias):
+                raise SealRefused(said) from None
             raise _Overtaken from None
         self._counts["sealed"] += len(seals)
 

@@ -14,12 +14,9 @@ class TreeHead(models.Model):
     # Always 1: there is one trail.
     id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
     size = models.PositiveBigIntegerField(_("events"), default=0)
-    # Every event up to this key is sealed; those that commit late have a higher one. See audit/places.py.
+    # Where to begin to look for what is not sealed. It saves work, and is not believed: see audit/marks.py.
     settled = models.BigIntegerField(default=0)
-    # The next `settled`, once everybody who was writing at `candidate_at` has long ended.
-    candidate = models.BigIntegerField(default=0)
-    candidate_at = models.DateTimeField(null=True)
-    # Whoever seals says so, lest others try in vain; nothing depends on it.
+    # Whoever seals says so, lest others try in vain; nothing depends on it. See audit/leases.py.
     leased_until = models.DateTimeField(null=True)
     leased_by = models.CharField(max_length=64, blank=True)
 

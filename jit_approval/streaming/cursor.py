@@ -33,8 +33,9 @@ def claimed(
     if start is not None and not rows.filter(pk=name).exists():
         rows.bulk_create([TrailTask(name=name, **start)], ignore_conflicts=True)
     now, me = clock.now(alias), secrets.token_hex(16)
-    free = Q(claimed_until=None) | Q(claimed_until__lt=now)
-    due = Q(retry_at=None) | Q(retry_at__lte=now)
+    # A claim or a pause that ends later than any does is of a clock that was wrong, or somebody else's: it is none.
+    free = Q(claimed_until=None) | ~Q(claimed_until__gte=now, claimed_until__lte=now + lasting)
+    due = Q(retry_at=None) | ~Q(retry_at__gt=now, retry_at__lte=now + _MOST_PATIENCE)
     claim = {"claimed_by": me, "claimed_until": now + lasting}
     is_mine = rows.filter(free, due, pk=name).update(**claim)
     try:
@@ -75,6 +76,14 @@ def failed(name: str, error: str, *, retry_after: timedelta | None = None) -> bo
         retry_at=now + pause,
     )
     return is_new
+
+
+def is_paused(name: str) -> bool:
+    """Tell whether a task failed so lately that it is not tried again yet."""
+    alias = places.database()
+    now = clock.now(alias)
+    rows = TrailTask.objects.using(alias).filter(pk=name)
+    return rows.filter(retry_at__gt=now, retry_at__lte=now + _MOST_PATIENCE).exists()
 
 
 def done(name: str, now: datetime) -> None:

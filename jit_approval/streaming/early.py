@@ -12,7 +12,9 @@ from datetime import datetime, timedelta
 
 from django.db.models import Max
 
-from jit_approval.models import AuditEvent, TrailTask, TreeHead
+from jit_approval import clock
+from jit_approval.audit import marks
+from jit_approval.models import AuditEvent, TrailTask
 
 _KEPT_FOR = timedelta(hours=1)
 _MOST_GAPS = 1000
@@ -28,7 +30,7 @@ def batch(task: TrailTask, most: int, alias: str) -> list[AuditEvent]:
     """Return events that were committed and not sent, at most so many."""
     rows = AuditEvent.objects.using(alias)
     # All up to here is sealed, and leaves, or has left, with its proof.
-    settled = TreeHead.objects.using(alias).values_list("settled", flat=True).first() or 0
+    settled = marks.settled(alias, clock.now(alias))
     missing = [key for key, _since in task.gaps if key > settled]
     found = list(rows.filter(pk__in=missing).order_by("pk")[:most]) if missing else []
     later = rows.filter(pk__gt=max(task.early, settled)).order_by("pk")

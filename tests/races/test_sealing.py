@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from django.db import connection, connections, transaction
+from django.db.models import F
 from django.test import override_settings
 
 from jit_approval import clock
-from jit_approval.audit import chain, checking, folder, keys, live, places, seal
-from jit_approval.models import AuditEvent, Seal, TreeHead
+from jit_approval.audit import chain, checking, folder, keys, live, marks, places, seal
+from jit_approval.models import AuditEvent, Checkpoint, Seal, TreeHead
 
 pytestmark = [
     pytest.mark.race,
@@ -92,3 +94,37 @@ def test_of_many_writers_and_sealers_every_event_is_sealed_once(tmp_path: Path) 
     export = folder.Folder(tmp_path / "export")
     report = checking.verify(export.events(), export.statements(), [public])
     assert (report.status(), report.verified) == (0, total)
+
+
+def write_slowly(taken: threading.Event, go_on: threading.Event, keys_: list[int]) -> None:
+    try:
+        with transaction.atomic():
+            event = chain.single_event("allowed", at=clock.now("default"), label="slow", data={})
+            event.save()
+            keys_.append(event.pk)
+            taken.set()
+            go_on.wait(60)
+    finally:
+        connections.close_all()
+
+
+def test_an_event_whose_transaction_lasted_for_hours_is_sealed(tmp_path: Path) -> None:
+    public = keys.generate("approvals.example/trail", tmp_path / "key")
+    taken, go_on, slow = threading.Event(), threading.Event(), list[int]()
+    writer = threading.Thread(target=write_slowly, args=(taken, go_on, slow))
+    with override_settings(JIT_APPROVAL={"AUDIT_KEY_FILE": str(tmp_path / "key")}):
+        writer.start()
+        assert taken.wait(60)
+        chain.single_event("allowed", at=clock.now("default"), label="quick", data={}).save()
+        seal.seal_all()
+        for model in (AuditEvent, Checkpoint):
+            model.objects.update(at=F("at") - timedelta(minutes=61))
+        seal.seal_all()
+        assert TreeHead.objects.get().settled > slow[0]
+        go_on.set()
+        writer.join(60)
+        assert seal.seal()["sealed"] == 0
+        marks.forget()  # as some minutes later
+        assert seal.seal()["sealed"] == 1
+        assert live.verify([public]).events == 2
+    assert list(Seal.objects.order_by("index").values_list("event_id", flat=True))[1] == slow[0]

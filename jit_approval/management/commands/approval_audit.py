@@ -71,6 +71,7 @@ class Command(BaseCommand):
             keys.KeyUnavailable,
             notes.KeyFormatError,
             seal.SealRefused,
+            seal.SealBusy,
             export.ExportFailed,
         ) as error:
             raise CommandError(str(error)) from error
@@ -97,7 +98,7 @@ class Command(BaseCommand):
             raise CommandError(_("There is no user %r.") % options["author"])
         try:
             if seal.is_configured():
-                seal.seal(at_once=True)
+                seal.seal_all()
             if erasure.is_gated():
                 row = erasure.propose(scope, by=by, reason=options["reason"], origin=COMMAND)
                 self.stdout.write(_("It waits for approval: %s") % row.pk)
@@ -111,6 +112,7 @@ class Command(BaseCommand):
             ApprovalError,
             keys.KeyUnavailable,
             seal.SealRefused,
+            seal.SealBusy,
             export.ExportFailed,
         ) as error:
             raise CommandError(str(error)) from error
@@ -128,8 +130,13 @@ class Command(BaseCommand):
         if not seal.is_configured():
             raise CommandError(_("There is no key: JIT_APPROVAL['AUDIT_KEY_FILE'] is not set."))
         try:
-            counts = seal.seal(at_once=True)
-        except (keys.KeyUnavailable, seal.SealRefused, export.ExportFailed) as error:
+            counts = seal.seal_all()
+        except (
+            keys.KeyUnavailable,
+            seal.SealRefused,
+            seal.SealBusy,
+            export.ExportFailed,
+        ) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(" ".join(f"{name}={count}" for name, count in counts.items()))
 
