@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from jit_approval.audit import checkpoints, folder, links, merkle, notes, proofs, verify
+from jit_approval.audit import checkpoints, folder, links, merkle, notes, ocsf, proofs, verify
 from jit_approval.audit.findings import Report
 from jit_approval.audit.proofs import Proven
 from jit_approval.audit.records import Record
@@ -156,6 +158,28 @@ def test_contents_that_were_erased_are_told(tmp_path: Path) -> None:
     report = checked(tmp_path, folder.note_line(note), proofs.as_line(bare))
     assert (report.status(), report.verified) == (3, 1)
     assert report.unfinished[0].startswith("1 event has no content")
+
+
+def test_what_is_something_else_accuses_nobody_and_is_not_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, events, note = some()
+    made = ocsf.event(events[0], at=datetime(2026, 11, 24, tzinfo=UTC))
+    for content, why in {
+        b"": "it is empty",
+        ocsf.as_line(made): "as OCSF has them",
+        json.dumps(made, indent=2).encode(): "it is no receipt",
+        b"some text\nand more\n": "it is no selection",
+        bytes(range(256)): "it is no selection",
+        b'{"name": "a-package"}\n': "it is no selection",
+    }.items():
+        file = tmp_path / "some"
+        file.write_bytes(content)
+        assert verify.main([str(file), "--key", str(KEY)]) == 2
+        assert why in capsys.readouterr().err
+    # A statement alone makes it one.
+    file.write_bytes(folder.note_line(note) + b"some text\n")
+    assert verify.main([str(file), "--key", str(KEY)]) == 1
 
 
 def test_the_command_takes_a_selection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

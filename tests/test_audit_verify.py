@@ -584,6 +584,24 @@ def test_a_kept_checkpoint_is_read_as_tools_write_it(tmp_path: Path, as_kept: st
     assert status(export, "--key", KEY, "--checkpoint", tmp_path / "kept") == 1
 
 
+def test_an_empty_directory_is_no_trail_but_for_who_kept_a_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "export").mkdir()
+    (tmp_path / "kept").write_text(some().history.notes[0])
+    assert status(tmp_path / "export", "--key", KEY) == 2
+    assert "no trail was exported to this directory" in capsys.readouterr().err
+    assert status(tmp_path / "export", "--key", KEY, "--checkpoint", tmp_path / "kept") == 1
+
+
+def test_a_key_file_that_is_not_there_is_said_to_be_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = some().history.write(tmp_path / "export")
+    assert status(export, "--key", tmp_path / "nowhere.pub") == 2
+    assert "there is no file '" in capsys.readouterr().err
+
+
 def test_a_reader_that_stops_reading_ends_nothing_with_a_traceback(tmp_path: Path) -> None:
     history = some().history
     del history.events[8:]

@@ -298,8 +298,10 @@ def test_the_offline_command_verifies_a_receipt_without_django(
     assert "customers.destroy by user" in done.stdout
     path.write_bytes(path.read_bytes().replace(b"fine, says", b"evil, says"))
     assert verify.main([str(path), "--key", str(key)]) == 1
-    path.write_bytes(b"")
+    path.write_bytes(path.read_bytes()[:-9])
     assert verify.main([str(path), "--key", str(key)]) == 1
+    path.write_bytes(b"")
+    assert verify.main([str(path), "--key", str(key)]) == 2
 
 
 # --- where it is fetched ----------------------------------------------------------------------------------------

@@ -32,6 +32,10 @@ def many(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
+class NothingToCheck(Exception):
+    """What was given is no trail, no receipt and no selection: nobody is accused for that, and nothing is right."""
+
+
 class Kind(StrEnum):
     """What is wrong."""
 

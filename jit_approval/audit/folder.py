@@ -54,6 +54,10 @@ class Folder:
         """Return how many bytes of events there are now."""
         return sum((self.path / name).stat().st_size for name in self.event_files())
 
+    def is_begun(self) -> bool:
+        """Tell whether anything was exported there."""
+        return (self.path / CHECKPOINTS).is_file() or bool(self.event_files())
+
     def event_files(self) -> list[str]:
         """Return the names of the files that hold events, in order."""
         return sorted(

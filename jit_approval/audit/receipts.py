@@ -12,7 +12,7 @@ from typing import Any
 
 from jit_approval.audit import proofs
 from jit_approval.audit.checkpoints import Checkpoint
-from jit_approval.audit.findings import FORGED, Kind, Report
+from jit_approval.audit.findings import FORGED, Kind, NothingToCheck, Report
 from jit_approval.audit.notes import Verifier
 from jit_approval.audit.origins import State
 from jit_approval.audit.proofs import Proven
@@ -22,6 +22,8 @@ FORMAT = "jit-approval/receipt/v1"
 MOST_BYTES = 64 * 1024 * 1024
 """No receipt is longer; what is, is not read into memory."""
 
+# What has one of these, and cannot be read, is a receipt that was changed.
+_NAMES = (b'"receipt"', b'"checkpoint"', b'"rotations"')
 _VERDICTS = {"vote": None, "approved": "approve", "rejected": "reject"}
 
 
@@ -87,10 +89,13 @@ def verify(content: bytes, keys: Sequence[Verifier]) -> Report:
 
     Raises:
         LibraryMissing: no signature can be verified here.
+        NothingToCheck: it is something else altogether.
     """
     report = Report(what="receipt")
     receipt = parse(content)
     if receipt is None:
+        if not any(name in content for name in _NAMES):
+            raise NothingToCheck("it is no receipt" if content else "it is empty")
         report.add(Kind.ALTERED, None, "it cannot be read as a receipt")
         return report
     trust = Trust(report, keys)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jit_approval.audit import checkpoints, folder, notes, proofs, records
 from jit_approval.audit.checkpoints import Checkpoint
-from jit_approval.audit.findings import FORGED, Kind, Report, many
+from jit_approval.audit.findings import FORGED, Kind, NothingToCheck, Report, many
 from jit_approval.audit.notes import NoteError, Verifier
 from jit_approval.audit.origins import State
 from jit_approval.audit.proofs import Proven
@@ -42,17 +42,22 @@ class Selection:
         Raises:
             OSError: it cannot be read.
             LibraryMissing: no signature can be verified here.
+            NothingToCheck: no line of it is of a selection.
         """
         report = Report(what="selection")
         trust, roots, strange = Trust(report, keys), dict[int, bytes](), set[int]()
+        is_one = False
         for line in self._lines():
             if line.startswith(STATEMENT):
+                is_one = True
                 _read_statement(report, trust, line, roots, strange)
         trust.finish()
         reader = _Reader(report, roots, strange)
         try:
             for line in self.lines() if events is None else events:
                 reader.read(line)
+            if not is_one and not reader.is_any_read:
+                raise NothingToCheck(self._why_not())
             reader.finish()
         finally:
             reader.close()
@@ -65,6 +70,14 @@ class Selection:
             self.done += len(line)
             if not line.startswith(STATEMENT):
                 yield line
+
+    def _why_not(self) -> str:
+        first = next(self._lines(), b"")
+        if not first:
+            return "it is empty"
+        if b'"class_uid":' in first:
+            return "these are events as OCSF has them: those with proofs are exported as jsonl"
+        return "it is no selection of events, and no receipt"
 
     def _lines(self) -> Iterator[bytes]:
         with self.path.open("rb") as file:
@@ -125,13 +138,17 @@ class _Reader:
         self._report, self._roots, self._strange = report, roots, strange
         self._known = Spill()
         self._waiting = self._verified = self._bare = 0
+        self.is_any_read = False
+        """Whether any line was an event, right or wrong."""
 
     def read(self, line: bytes) -> None:
         """Check one event."""
         self._report.events += 1
         if (proven := proofs.parse(line)) is not None:
+            self.is_any_read = True
             self._check(proven)
         elif (record := _parse_unsealed(line)) is not None:
+            self.is_any_read = True
             self._wait(record)
         else:
             what = f"line {self._report.events} of the events cannot be read"

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from jit_approval.audit import checking, folder, notes, receipts
-from jit_approval.audit.findings import Report, many, plain
+from jit_approval.audit.findings import NothingToCheck, Report, many, plain
 from jit_approval.audit.folder import Folder
 from jit_approval.audit.notes import Verifier
 from jit_approval.audit.selection import Selection
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report = _verify_file(path, keys)
     except notes.NoteError as error:
         return _cannot(f"the checkpoint in {given.checkpoint} cannot be used: {error}")
+    except NothingToCheck as error:
+        return _cannot(f"{path}: {error}")
     except (notes.KeyFormatError, notes.LibraryMissing, OSError, UnicodeDecodeError) as error:
         return _cannot(str(error))
     _print(json.dumps(report.as_json(), indent=2) if given.json else as_text(report))
@@ -50,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _verify_folder(path: Path, keys: Sequence[Verifier], checkpoint: str | None) -> Report:
     export = Folder(path)
+    if not checkpoint and not export.is_begun():
+        # With a checkpoint that was kept, it is known that something was there.
+        raise NothingToCheck("no trail was exported to this directory, or all of it is gone")
     kept = read_kept(Path(checkpoint)) if checkpoint else None
     events = _with_progress(export.events(), export) if sys.stderr.isatty() else export.events()
     report = checking.verify(events, export.statements(), keys, kept)
@@ -83,7 +88,14 @@ def read_key(text: str) -> notes.Verifier:
         is_file = path.is_file()
     except (OSError, ValueError):
         is_file = False
-    return notes.parse_verifier(path.read_text(encoding="utf-8") if is_file else text)
+    if is_file:
+        return notes.parse_verifier(path.read_text(encoding="utf-8"))
+    if "+" not in text:
+        # No key is without one: it was meant as the name of a file, and is no secret.
+        raise notes.KeyFormatError(
+            f"there is no file {plain(text)!r}, and no public key is like that"
+        )
+    return notes.parse_verifier(text)
 
 
 def read_kept(path: Path) -> str:
