@@ -15,7 +15,7 @@ from django.db import connection
 from django.test import override_settings
 
 from jit_approval import clock, services
-from jit_approval.audit import chain, keys, links, live, notes, seal
+from jit_approval.audit import chain, keys, links, live, notes, places, seal
 from jit_approval.audit.findings import Kind
 from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint, Seal, TreeHead
 from tests import factories
@@ -201,6 +201,39 @@ def test_a_row_that_cannot_be_read_is_altered(key: notes.Verifier, table: str, c
     with Undone():
         sql(f"UPDATE jit_approval_{table} SET {column} = 'nonsense' WHERE rowid = {last}")
         assert live.verify([key]).status() == 1
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_places_that_were_given_and_not_signed_yet_are_compared_too(
+    key: notes.Verifier, place: int, tmp_path: Path
+) -> None:
+    lived()
+    size = TreeHead.objects.get().size
+    for number in range(3):
+        at = clock.now("default")
+        chain.single_event("allowed", at=at, label="erin", data={"n": number}).save()
+    sealer = seal._Sealer("default", keys.load(tmp_path / "trail.key", {}), {"sealed": 0})
+    sealer._advance(list(places.waiting("default")))
+    assert live.verify([key]).status() == 0
+    with Undone():
+        Seal.objects.filter(index=size + place).delete()
+        assert live.verify([key]).counts == {Kind.MISSING: 1}
+    with Undone():
+        Seal.objects.filter(index=size + place).update(nodes=bytes(32))
+        assert live.verify([key]).counts == {Kind.ALTERED: 1}
+
+
+def test_a_row_that_says_any_number_is_found_and_not_counted_up_to(key: notes.Verifier) -> None:
+    lived()
+    number = Checkpoint.objects.latest("number").number
+    for rows, size in (
+        (TreeHead.objects.all(), TreeHead.objects.get().size),
+        (Checkpoint.objects.filter(number=number), Checkpoint.objects.get(number=number).size),
+    ):
+        rows.update(size=2**62)
+        assert live.verify([key]).status() == 1
+        rows.update(size=size)
+    assert live.verify([key]).status() == 0
 
 
 def test_who_says_that_all_is_sealed_hides_nothing_from_a_verification(key: notes.Verifier) -> None:

@@ -1,6 +1,6 @@
 """No honest history is accused: random ones, made in the database and verified there.
 
-`JIT_TEST_ROUNDS` sets how many: a tenth of it, and 15 at least. `JIT_TEST_SEED` makes them others.
+`JIT_TEST_ROUNDS` sets how many: a tenth of it, and 10 at least. `JIT_TEST_SEED` makes them others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.live_histories import Cast, History, Undone, checkpoints
 
 pytestmark = pytest.mark.django_db
 SEED = environ.get("JIT_TEST_SEED", "1")
-ROUNDS = max(int(environ.get("JIT_TEST_ROUNDS", "0")) // 10, 15)
+ROUNDS = max(int(environ.get("JIT_TEST_ROUNDS", "0")) // 10, 10)
 
 
 def test_no_honest_history_is_accused(tmp_path: Path) -> None:

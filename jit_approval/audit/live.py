@@ -46,9 +46,10 @@ def verify(
     last = Checkpoint.objects.using(alias).order_by("-number").values_list("number", "size").first()
     number, size = last or (-1, 0)
     found: list[Found] = []
-    head = _head(alias, size, found)
+    head, beyond = _ends(alias, found)
     report = checking.verify(
-        _events(alias, size, head, found, watch),
+        # Not as far as a row says, which may be any number, but as there are places.
+        _events(size, head, found, _sealed(alias, min(max(size, head), beyond), watch)),
         _statements(alias, number, found),
         keys,
         kept,
@@ -81,15 +82,13 @@ def _announced(alias: str, size: int) -> Iterator[tuple[int, int]]:
             yield from checking.leaves(json.loads(event.body))
 
 
-def _head(alias: str, size: int, found: list[Found]) -> int:
-    """Return how far it is sealed, signed or not. No place may be beyond that, and it not behind what was signed."""
+def _ends(alias: str, found: list[Found]) -> tuple[int, int]:
+    """Return how far it is sealed, signed or not, and the place after the last one; which may not be beyond that."""
     last = Seal.objects.using(alias).aggregate(last=Max("pk"))["last"]
     head = TreeHead.objects.using(alias).values_list("size", flat=True).first() or 0
-    if head < size:
-        found.append((Kind.ALTERED, None, f"{size} events were signed, and {head} are sealed"))
     if last is not None and last >= head:
         found.append((Kind.ALTERED, last, f"it has a place, and no more than {head} were given"))
-    return head
+    return head, 0 if last is None else last + 1
 
 
 def _statements(alias: str, last: int, found: list[Found]) -> Iterator[str]:
@@ -118,12 +117,12 @@ def _readable(rows: Iterator[_Row], found: list[Found]) -> Iterator[_Row]:
 
 
 def _events(
-    alias: str, size: int, head: int, found: list[Found], watch: Callable[[int, int], None]
+    size: int, head: int, found: list[Found], rows: Iterator[Seal]
 ) -> Iterator[Record | None]:
     """Return what is signed, in order; note what an export would not show, up to what is sealed."""
     tree: merkle.Frontier | None = merkle.Frontier()
     expected = 0
-    for row in _readable(_sealed(alias, max(size, head), watch), found):
+    for row in _readable(rows, found):
         if row.index > max(expected, size):
             found.append((Kind.MISSING, max(expected, size), "it has lost its place"))
         expected = row.index + 1
