@@ -96,6 +96,10 @@ def swap_places() -> None:
     Seal.objects.create(index=2, event_id=one.event_id, nodes=two.nodes)
 
 
+def last_statement() -> Any:
+    return Checkpoint.objects.filter(number=Checkpoint.objects.latest("number").number)
+
+
 def remove_event(pk: int) -> None:
     Seal.objects.filter(event_id=pk).delete()
     AuditEvent.objects.filter(pk=pk).delete()
@@ -121,6 +125,16 @@ WAYS: dict[str, tuple[Callable[[], object], int | None]] = {
         lambda: Checkpoint.objects.filter(number=0).update(
             note=Checkpoint.objects.latest("number").note
         ),
+        None,
+    ),
+    "the number of the last statement": (lambda: last_statement().update(number=99), None),
+    "the size beside a statement": (
+        lambda: Checkpoint.objects.filter(number=1).update(size=1),
+        None,
+    ),
+    "the kind beside a statement": (lambda: last_statement().update(kind="rotation"), None),
+    "the time beside a statement": (
+        lambda: last_statement().update(at=clock.now("default") + timedelta(hours=1)),
         None,
     ),
     "the head of a request": (
