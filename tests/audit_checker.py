@@ -154,6 +154,7 @@ def signed(folder: Path, vkey: str, kept: str, leaves: list[bytes]) -> bool:
         assert json.dumps({"note": note}, separators=(",", ":"), ensure_ascii=False) == line
         was_kept = was_kept or note == kept
         body, _, tail = note.rpartition("\n\n")
+        assert tail.endswith("\n")
         text = (body + "\n").encode()
         assert verified(vkey, text, tail[:-1].split("\n"))
         rows = body.split("\n")
