@@ -14,7 +14,7 @@ import pytest
 
 from jit_approval import clock, erasure
 from jit_approval.audit import live
-from jit_approval.audit.findings import Kind
+from jit_approval.audit.findings import NOT_JUDGED, Kind
 from jit_approval.models import AuditEvent, Checkpoint
 from tests.live_histories import Cast, History, Undone, checkpoints
 
@@ -78,4 +78,4 @@ def test_the_newest_key_alone_vouches_for_all_before_it_from_its_rotation_on(
     assert Checkpoint.objects.latest("number").kind == Checkpoint.Kind.ROTATION
     report = live.verify([cast.public[1]])
     assert (report.status(), report.verified) == (0, AuditEvent.objects.count())
-    assert live.verify([cast.public[2]]).status() == 1
+    assert live.verify([cast.public[2]]).status() == NOT_JUDGED
