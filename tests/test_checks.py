@@ -31,9 +31,11 @@ from rest_framework.routers import DefaultRouter
 from rest_framework.views import APIView
 
 from jit_approval.admin import ApprovalPolicyAdmin
+from jit_approval.audit import keys
 from jit_approval.conditions import library
 from jit_approval.middleware import GateBeforeTransaction
 from jit_approval.models import ApprovalPolicy, Delegation, PolicyUserPermission
+from jit_approval.notifications.channels import webhook
 from jit_approval.permissions import RequiresApproval, RequiresApprovalByPolicy
 from tests import factories
 from tests.testapp.models import Customer
@@ -406,6 +408,7 @@ def test_malformed_settings_are_an_error(value):
 
 
 not_callable = 5
+SECRET = webhook.make_secret()
 
 
 def persons(request):
@@ -419,6 +422,9 @@ def persons(request):
         ("RUN_LIMIT", 0),
         ("FINGERPRINT_KEY", "short"),
         ("AUDIT_WEBHOOK_URL", "https://siem.example.com/trail"),
+        ("AUDIT_WEBHOOK_SECRETS", ["garbage"]),
+        ("AUDIT_WEBHOOK_SECRETS", [SECRET, "whsec_c2hvcnQ="]),
+        ("AUDIT_EXPORT_DIR", "trail"),
         ("BASE_URL", "backoffice.example"),
         ("BASE_URL", "javascript://x/"),
         ("BASE_URL", "https://[x"),
@@ -433,6 +439,32 @@ def persons(request):
 )
 def test_unsafe_settings_are_an_error(name, value):
     assert found(JIT_APPROVAL={name: value}) == ["E010"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["nonsense", "http://siem.example.com/trail", "https://10.0.0.1/x", "https://u:p@a.example/"],
+)
+def test_a_trail_that_would_be_sent_nowhere_is_an_error(url):
+    values = {"AUDIT_WEBHOOK_URL": url, "AUDIT_WEBHOOK_SECRETS": [SECRET]}
+    assert found(JIT_APPROVAL=values) == ["E010"]
+    values["AUDIT_WEBHOOK_URL"] = "https://siem.example.com/trail"
+    assert found(JIT_APPROVAL=values) == []
+
+
+def test_a_key_that_cannot_be_used_is_told(tmp_path):
+    path = tmp_path / "trail.key"
+    assert found(JIT_APPROVAL={"AUDIT_KEY_FILE": str(path)}) == ["W032"]
+    keys.generate("approvals.example/trail", path)
+    assert found(JIT_APPROVAL={"AUDIT_KEY_FILE": str(path)}) == []
+    path.chmod(0o644)
+    assert found(JIT_APPROVAL={"AUDIT_KEY_FILE": str(path)}) == ["W032"]
+
+
+def test_a_directory_that_is_not_there_to_be_exported_to_is_told(tmp_path):
+    assert found(JIT_APPROVAL={"AUDIT_EXPORT_DIR": str(tmp_path / "trail")}) == ["W033"]
+    (tmp_path / "trail").mkdir()
+    assert found(JIT_APPROVAL={"AUDIT_EXPORT_DIR": str(tmp_path / "trail")}) == []
 
 
 @pytest.mark.parametrize(

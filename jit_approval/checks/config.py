@@ -83,6 +83,7 @@ def _findings(config: conf.Settings) -> Iterator[tuple[str, tuple[str, str]]]:
     if config.AUDIT_WEBHOOK_URL and not config.AUDIT_WEBHOOK_SECRETS:
         hint = "Give AUDIT_WEBHOOK_SECRETS one as the receiver has it: whsec_ and 32 random bytes in base64."
         yield "AUDIT_WEBHOOK_URL", ("has no secret to sign with, so nothing would be sent", hint)
+    yield from trail.unsafe(config)
     if config.AUDIT_PUBLIC_KEY and not _is_public_key(config.AUDIT_PUBLIC_KEY):
         hint = "Give the line that `approval_audit keygen` printed: name+id+base64."
         yield "AUDIT_PUBLIC_KEY", ("is no public key, so no call of critical severity runs", hint)
