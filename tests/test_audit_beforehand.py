@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,14 @@ REWRITTEN: dict[str, tuple[Callable[[ApprovalRequest], object], str]] = {
     "the call": (
         lambda row: ApprovalRequest.objects.filter(pk=row.pk).update(fingerprint="f" * 64),
         "about another call",
+    ),
+    "its terms": (
+        lambda row: ApprovalRequest.objects.filter(pk=row.pk).update(usable_within=timedelta(1)),
+        "not what was signed when it was held: usable_within",
+    ),
+    "what was shown": (
+        lambda row: ApprovalRequest.objects.filter(pk=row.pk).update(payload="harmless"),
+        "not what was signed when it was held: what was shown",
     ),
     "the hashes of the tree": (
         lambda row: Seal.objects.update(nodes=bytes(32)),

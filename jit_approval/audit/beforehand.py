@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jit_approval import conf
-from jit_approval.audit import chain, export, issuing, keys, newest, notes, places, seal
+from jit_approval.audit import chain, export, issuing, keys, newest, notes, places, seal, shown
 from jit_approval.exceptions import NotSealed
 from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint
 from jit_approval.states import Severity, Status
@@ -63,6 +63,7 @@ def _doubt(approval_request: ApprovalRequest) -> str:
         _ensure_led_here(
             [json.loads(event.body) for event in events if event.body], approval_request
         )
+        _ensure_as_held(events[0].body, approval_request, alias)
     except (
         _Doubt,
         newest.NotVouchedFor,
@@ -100,3 +101,10 @@ def _ensure_led_here(said: Sequence[Any], row: ApprovalRequest) -> None:
         raise _Doubt("What was signed is about another call.")
     if not any(body.get("to") == Status.APPROVED for body in said):
         raise _Doubt("That it was approved is not among what was signed.")
+
+
+def _ensure_as_held(body: str, row: ApprovalRequest, alias: str) -> None:
+    """What the row says of the call, its requester and its terms must be what was signed when it was held."""
+    values = ApprovalRequest.objects.using(alias).values(*shown.COLUMNS).get(pk=row.pk)
+    if differing := shown.differing(values, body):
+        raise _Doubt(f"Its row is not what was signed when it was held: {', '.join(differing)}.")
