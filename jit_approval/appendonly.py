@@ -59,19 +59,30 @@ def uninstall(connection: Any) -> None:
 
 
 def missing(connection: Any) -> list[str]:
-    """Return the names of the triggers that are not there, or are switched off."""
-    wanted = {name for table in TABLES for name, _ in _triggers(connection, table)}
+    """Return the names of the triggers that are not there, are switched off, or do something else than they should."""
+    wanted = {pair for table in TABLES for pair in _triggers(connection, table)}
+    functions = dict(_functions(connection))
     with connection.cursor() as cursor:
         cursor.execute(_LISTS[connection.vendor])
-        found = {row[0] for row in cursor.fetchall()}
-    return sorted(wanted - found)
+        found = {
+            (name, made)
+            for name, made, function, source in cursor.fetchall()
+            if functions.get(function or "", "") == source
+        }
+    return sorted(name for name, _ in wanted - found)
 
 
+# The name of each that is switched on, the statement that made it, the function that it calls, and its source.
 _LISTS = {
-    "postgresql": "SELECT tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
-    "WHERE tgname LIKE 'jit_trail_%' AND tgenabled <> 'D' AND pg_table_is_visible(pg_class.oid)",
-    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'jit_trail_%'",
-    "mysql": "SELECT trigger_name FROM information_schema.triggers "
+    "postgresql": "SELECT tgname, pg_get_triggerdef(pg_trigger.oid, true), proname, prosrc "
+    "FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid JOIN pg_proc ON pg_proc.oid = tgfoid "
+    "WHERE tgname LIKE 'jit_trail_%' AND pg_table_is_visible(pg_class.oid) AND (tgenabled = 'A' "
+    "OR tgenabled = 'O' AND current_setting('session_replication_role') <> 'replica')",
+    "sqlite": "SELECT name, sql, '', '' FROM sqlite_master "
+    "WHERE type = 'trigger' AND name LIKE 'jit_trail_%'",
+    "mysql": "SELECT trigger_name, CONCAT('CREATE TRIGGER ', trigger_name, ' ', action_timing, ' ', "
+    "event_manipulation, ' ON ', event_object_table, ' FOR EACH ROW ', action_statement), '', '' "
+    "FROM information_schema.triggers "
     "WHERE trigger_schema = DATABASE() AND trigger_name LIKE 'jit_trail_%'",
 }
 
@@ -91,19 +102,20 @@ def _removal(connection: Any) -> Iterator[str]:
 
 
 def _creation(connection: Any) -> Iterator[str]:
-    if connection.vendor == "postgresql":
-        refuse = f"RAISE EXCEPTION '{_SAID}' USING ERRCODE = 'restrict_violation'"
-        yield (
-            f"CREATE FUNCTION {_FUNCTION}() RETURNS trigger LANGUAGE plpgsql AS "
-            f"$$ BEGIN {refuse}; END $$"
-        )
-        yield (
-            f"CREATE FUNCTION {_FUNCTION}_erase() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-            f"IF NOT ({_erasure(connection)}) THEN {refuse}; END IF; RETURN NEW; END $$"
-        )
+    for name, source in _functions(connection):
+        yield f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $${source}$$"
     for table in TABLES:
         for _, statement in _triggers(connection, table):
             yield statement
+
+
+def _functions(connection: Any) -> Iterator[tuple[str, str]]:
+    """Return the functions that triggers call, where they call any: the name, and the source."""
+    if connection.vendor == "postgresql":
+        refuse = f"RAISE EXCEPTION '{_SAID}' USING ERRCODE = 'restrict_violation'"
+        yield _FUNCTION, f" BEGIN {refuse}; END "
+        erasure = f"IF NOT ({_erasure(connection)}) THEN {refuse}; END IF"
+        yield f"{_FUNCTION}_erase", f" BEGIN {erasure}; RETURN NEW; END "
 
 
 def _triggers(connection: Any, table: str) -> Iterator[tuple[str, str]]:

@@ -194,3 +194,63 @@ def test_triggers_made_before_there_were_origins_are_made_anew_by_the_migration(
         assert events.update(body="", actor_label="", origin="") == 1
     finally:
         MigrationExecutor(connection).migrate([latest])
+
+
+_UPDATE = "jit_trail_auditevent_update"
+_DISARMED = {
+    "postgresql": [
+        "CREATE OR REPLACE FUNCTION jit_approval_append_only_erase() RETURNS trigger LANGUAGE plpgsql "
+        "AS $$ BEGIN RETURN NEW; END $$",
+        f"ALTER TABLE {appendonly.EVENTS} ENABLE REPLICA TRIGGER {_UPDATE}",
+        f"ALTER TABLE {appendonly.EVENTS} DISABLE TRIGGER {_UPDATE}",
+        f"DROP TRIGGER {_UPDATE} ON {appendonly.EVENTS}; CREATE TRIGGER {_UPDATE} BEFORE UPDATE ON "
+        f"{appendonly.EVENTS} FOR EACH ROW WHEN (NEW.id < 0) EXECUTE FUNCTION jit_approval_append_only_erase()",
+        f"DROP TRIGGER {_UPDATE} ON {appendonly.EVENTS}; CREATE TRIGGER {_UPDATE} BEFORE UPDATE OF kind ON "
+        f"{appendonly.EVENTS} FOR EACH ROW EXECUTE FUNCTION jit_approval_append_only_erase()",
+    ],
+    "sqlite": [
+        f"CREATE TRIGGER {_UPDATE} BEFORE UPDATE ON {appendonly.EVENTS} BEGIN SELECT 1; END",
+        f"CREATE TRIGGER {_UPDATE} BEFORE UPDATE ON {appendonly.EVENTS} WHEN 0 "
+        "BEGIN SELECT RAISE(ABORT, 'jit_approval: the audit trail is append-only'); END",
+    ],
+    "mysql": [
+        f"CREATE TRIGGER {_UPDATE} BEFORE UPDATE ON {appendonly.EVENTS} FOR EACH ROW BEGIN END",
+        f"CREATE TRIGGER {_UPDATE} BEFORE DELETE ON {appendonly.EVENTS} FOR EACH ROW "
+        "BEGIN SIGNAL SQLSTATE '45000'; END",
+    ],
+}
+
+
+@pytest.mark.usefixtures("_triggers")
+@pytest.mark.parametrize("number", range(5))
+def test_a_trigger_that_was_disarmed_is_as_good_as_none(event: AuditEvent, number: int) -> None:
+    ways = _DISARMED[connection.vendor]
+    if number >= len(ways):
+        pytest.skip("another database has more ways")
+    assert appendonly.missing(connection) == []
+    with connection.cursor() as cursor:
+        if connection.vendor != "postgresql":
+            cursor.execute(f"DROP TRIGGER {_UPDATE}")
+        cursor.execute(ways[number])
+    # It does let the change through.
+    assert AuditEvent.objects.filter(pk=event.pk).update(actor_label="mallory") == 1
+    assert appendonly.missing(connection) == [_UPDATE]
+    appendonly.install(connection)
+    assert appendonly.missing(connection) == []
+    assert refused(lambda: AuditEvent.objects.filter(pk=event.pk).update(actor_label="eve"))
+
+
+def test_triggers_that_this_session_passes_over_are_as_good_as_none() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("a setting of PostgreSQL")
+    appendonly.install(connection)
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            try:
+                with transaction.atomic():
+                    cursor.execute("SET LOCAL session_replication_role = replica")
+            except DatabaseError:
+                pytest.skip("this role may not set that")
+            assert len(appendonly.missing(connection)) == 9
+    finally:
+        appendonly.uninstall(connection)

@@ -106,7 +106,7 @@ def check(databases: Any) -> list[CheckMessage]:
         return []
     return [
         Warning(
-            f"The database lets the audit trail be changed; triggers are missing: {', '.join(gone)}.",
+            f"The database lets the audit trail be changed; triggers are missing, off or changed: {', '.join(gone)}.",
             hint="Run `manage.py migrate`, then `manage.py approval_audit protect` if this is said still.",
             id="jit_approval.W018",
         )
