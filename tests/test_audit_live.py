@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import override_settings
 
 from jit_approval import clock, services
@@ -350,3 +350,22 @@ def test_verify_ends_with_a_status_for_monitors(key: notes.Verifier, tmp_path: P
 def test_verify_without_any_key_cannot_check() -> None:
     status, text = run("verify")
     assert (status, "cannot be checked" in text) == (2, True)
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="no other database keeps such text")
+@pytest.mark.parametrize(
+    "column", ["body", "hash", "kind", "origin", "actor_label", "previous_hash"]
+)
+def test_text_that_is_none_is_altered_and_its_event_named(key: notes.Verifier, column: str) -> None:
+    lived()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE jit_approval_auditevent SET {column} = CAST(x'7bff' AS TEXT) WHERE id = %s",
+            [of(2).get().pk],
+        )
+    status, text = run("verify")
+    assert status == 1
+    assert "First: altered: event 2: " in text
+    # Elsewhere, nothing is read otherwise than before.
+    with pytest.raises(OperationalError):
+        list(AuditEvent.objects.values_list(column))

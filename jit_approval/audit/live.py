@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from django.db.models import Exists, F, Max, OuterRef, Q
 
 from jit_approval import clock
-from jit_approval.audit import checking, columns, marks, merkle, places
+from jit_approval.audit import checking, columns, legible, marks, merkle, places
 from jit_approval.audit.findings import Kind, Report, many
 from jit_approval.audit.links import digest
 from jit_approval.audit.notes import Verifier
@@ -27,6 +27,7 @@ Found = tuple[Kind, int | None, str]
 _Row = TypeVar("_Row")
 
 
+@legible.reading
 def verify(
     keys: Sequence[Verifier],
     kept: str | None = None,
