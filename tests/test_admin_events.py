@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +14,10 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
+import jit_approval
 from jit_approval import clock, keeping, services
 from jit_approval.admin import events as page
+from jit_approval.admin import timeline
 from jit_approval.audit import chain, keys, seal
 from jit_approval.audit.selection import Selection
 from jit_approval.models import AuditEvent, TrailTask, Verification
@@ -144,6 +147,43 @@ def test_only_who_may_view_events_sees_them(key: Any) -> None:
     assert client.get(LIST).status_code == 403
     assert client.get(f"{LIST}export/").status_code == 403
     assert client_of(factories.user()).get(f"{LIST}export/").status_code == 302
+
+
+def test_events_are_found_by_the_names_that_they_are_shown_with(auditor: Any) -> None:
+    for kind in timeline.all_kinds():
+        some(1, kind=kind)
+    shown_names = {line["what"] for line in auditor.get(LIST).context["lines"]}
+    assert shown_names == set(timeline.all_kinds().values())
+    for kind, name in timeline.all_kinds().items():
+        for text in (kind, name, f" {name.lower()} "):
+            found = auditor.get(LIST, {"kind": text}).context["lines"]
+            assert [line["event"].kind for line in found] == [kind], text
+    text = auditor.get(LIST).content.decode()
+    for kind in ("policy_changed", "erased", "consumed"):
+        assert f'<option value="{kind}">' in text
+
+
+def test_every_kind_of_event_that_is_written_has_a_name() -> None:
+    """By the source: what is handed to the functions that write events, as a plain word."""
+    package = Path(jit_approval.__file__).parent
+    word = re.compile(
+        r"(?:single_event|next_event|verdicts\.record|_record|_write|record)\("
+        r"(?:\s*[\w.]+,)?\s*\"([a-z_]+)\""
+    )
+    found = {kind for path in package.rglob("*.py") for kind in word.findall(path.read_text())}
+    assert {"allowed", "held", "policy_deleted", "message_sent", "delegated"} <= found
+    assert found <= set(timeline.all_kinds())
+
+
+@pytest.mark.parametrize("zone", ["Asia/Karachi", "America/Los_Angeles"])
+@pytest.mark.parametrize("at", ["0001-01-01T00:00", "9999-12-31T23:59"])
+def test_times_at_the_ends_of_the_calendar_are_no_error(
+    auditor: Any, zone: str, at: str, settings: Any
+) -> None:
+    settings.TIME_ZONE = zone
+    some(1)
+    for name in ("since", "until"):
+        assert auditor.get(LIST, {name: at}).status_code in (200, 400)
 
 
 def test_what_is_filtered_is_downloaded_and_verifies(

@@ -7,7 +7,7 @@ Nothing is counted and no page is skipped over, so that ten million events are r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -30,9 +30,20 @@ PAGE = 100
 _WHEN = ("%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
 
+class _Moment(forms.DateTimeField):
+    """A time that a database can be asked about, which it is in UTC."""
+
+    def clean(self, value: Any) -> Any:
+        found = super().clean(value)
+        try:
+            return found.astimezone(UTC) if found is not None else None
+        except OverflowError:
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
+
+
 def _time(label: Any) -> forms.DateTimeField:
     widget = forms.DateTimeInput(format=_WHEN[0], attrs={"type": "datetime-local"})
-    return forms.DateTimeField(required=False, label=label, input_formats=_WHEN, widget=widget)
+    return _Moment(required=False, label=label, input_formats=_WHEN, widget=widget)
 
 
 class Filter(forms.Form):
@@ -63,7 +74,7 @@ class Filter(forms.Form):
         """Return it as a question to the database."""
         given = self.cleaned_data
         return Wanted(
-            kind=given["kind"].strip(),
+            kind=timeline.kind_named(given["kind"].strip()),
             since=given["since"],
             until=given["until"],
             **_named(given["q"].strip()),
@@ -104,7 +115,7 @@ def view(context: dict[str, Any], request: HttpRequest, url: Any) -> HttpRespons
         "query": form.as_query(),
         "page": found,
         "lines": [_line(event, url) for event in found.events],
-        "kinds": timeline.kinds(),
+        "kinds": timeline.all_kinds(),
         "integrity": integrity.badge(),
         "targets": integrity.targets(),
         "is_filtered": bool(form.as_query()),
@@ -155,7 +166,7 @@ def _line(event: AuditEvent, url: Any) -> dict[str, Any]:
     seal = getattr(event, "seal", None)
     return {
         "event": event,
-        "what": timeline.kinds().get(event.kind, event.kind.replace("_", " ").capitalize()),
+        "what": timeline.all_kinds().get(event.kind, event.kind),
         "by": event.actor_label or _("the system"),
         "place": seal.index if seal is not None else None,
         "about": timeline.about(event),

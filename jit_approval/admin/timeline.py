@@ -94,8 +94,32 @@ def _membership(data: dict[str, Any]) -> str:
     return _("%(users)s left %(group)s") % names
 
 
+def all_kinds() -> dict[str, str]:
+    """Return the kinds of all events with their names: those of a request, and those that belong to none."""
+    return {
+        **kinds(),
+        "allowed": _("Allowed"),
+        "denied": _("Denied"),
+        "observed": _("Observed"),
+        "unavailable": _("Unavailable"),
+        "policy_changed": _("Policy changed"),
+        "policy_deleted": _("Policy deleted"),
+        "delegated": _("Delegated"),
+        "delegation_ended": _("Delegation ended"),
+        "message_sent": _("Message sent"),
+        "message_failed": _("Message failed"),
+        "erased": _("Erased"),
+    }
+
+
+def kind_named(text: str) -> str:
+    """Return the kind of event that a person means: by its own word, or by the name that it is shown with."""
+    names = {name.casefold(): kind for kind, name in all_kinds().items()}
+    return names.get(text.casefold(), text) if text not in all_kinds() else text
+
+
 def kinds() -> dict[str, str]:
-    """Return the kinds of events that have a name for people; the list of events has others too."""
+    """Return the kinds of events of a request, with their names."""
     return {
         "held": _("Call held"),
         "vote": _("Approval given"),
