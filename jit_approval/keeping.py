@@ -109,20 +109,38 @@ def record(
     return made
 
 
+def seal_now() -> dict[str, int]:
+    """Seal and export all there is, for whoever does it by hand; write down how that went, as the clock does.
+
+    Raises: as `seal.seal_all`. That this process cannot use the key says nothing of others, and is not written down.
+    """
+    return _sealed(seal.seal_all)
+
+
 def _seal() -> dict[str, int]:
     """Seal, sign and export what is due."""
-    alias = places.database()
     if cursor.is_paused(SEALER):
         return {}
     try:
-        counts = seal.seal()
-    except (keys.KeyUnavailable, seal.SealRefused, notes.LibraryMissing, ValueError) as error:
+        return _sealed(seal.seal)
+    except (keys.KeyUnavailable, notes.LibraryMissing, ValueError) as error:
         _trouble(SEALER, str(error))
-        return {}
+    except (seal.SealRefused, export.ExportFailed):
+        pass  # written down
+    return {}
+
+
+def _sealed(how: Callable[[], dict[str, int]]) -> dict[str, int]:
+    alias = places.database()
+    try:
+        counts = how()
+    except seal.SealRefused as error:
+        _trouble(SEALER, str(error))
+        raise
     except export.ExportFailed as error:
         cursor.done(SEALER, clock.now(alias))
         _trouble(DIRECTORY, str(error))
-        return {}
+        raise
     now = clock.now(alias)
     cursor.done(SEALER, now)
     if conf.get().AUDIT_EXPORT_DIR:

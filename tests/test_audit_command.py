@@ -21,7 +21,7 @@ from jit_approval import clock, health
 from jit_approval.admin import integrity
 from jit_approval.audit import chain, checkpoints, keys, notes, seal
 from jit_approval.audit.selection import Selection
-from jit_approval.models import AuditEvent, Checkpoint, Verification
+from jit_approval.models import AuditEvent, Checkpoint, TrailTask, Verification
 from jit_approval.streaming import selecting
 from jit_approval.streaming.selecting import Mark, Wanted
 from tests import factories
@@ -254,3 +254,79 @@ def test_nothing_is_signed_before_1970(key: Any, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(CommandError, match="Is the clock of the database right"):
         printed("seal")
     assert not Checkpoint.objects.exists()
+
+
+# --- how it went by hand is known elsewhere -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(key: Any, tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "trail"
+    path.mkdir()
+    values = {"AUDIT_KEY_FILE": str(tmp_path / "trail.key"), "AUDIT_EXPORT_DIR": str(path)}
+    with override_settings(JIT_APPROVAL=values):
+        yield path
+
+
+def finding(name: str) -> health.Finding:
+    return next(each for each in health.report().findings if each.name == name)
+
+
+def test_what_was_exported_by_hand_is_known_to_be(folder: Path) -> None:
+    some()
+    printed("seal")
+    (target,) = integrity.targets()
+    assert (target.name, target.error) == ("directory", "")
+    assert target.done_at is not None
+
+
+def test_what_could_not_be_exported_by_hand_is_told_until_it_is(folder: Path) -> None:
+    some()
+    # A directory where a file should be: as good as a disk that takes nothing.
+    (folder / "events-000000000000.jsonl").mkdir()
+    with pytest.raises(CommandError, match="cannot be exported"):
+        printed("seal")
+    assert finding("export").level == health.Level.WARNING
+    assert finding("trail").level == health.Level.OK
+    (folder / "events-000000000000.jsonl").rmdir()
+    printed("seal")
+    assert finding("export").level == health.Level.OK
+
+
+def test_a_database_that_was_restored_is_told_when_it_is_sealed_by_hand(
+    folder: Path, tmp_path: Path
+) -> None:
+    some()
+    printed("seal")
+    (folder / "checkpoints.jsonl").write_text('{"note":"of another database"}\n')
+    with pytest.raises(CommandError, match="restored"):
+        printed("seal")
+    assert finding("trail").level == health.Level.CRITICAL
+    # That somebody without the key tried is no news of the trail.
+    TrailTask.objects.all().delete()
+    values = {"AUDIT_KEY_FILE": str(tmp_path / "nothing"), "AUDIT_EXPORT_DIR": str(folder)}
+    with (
+        override_settings(JIT_APPROVAL=values),
+        pytest.raises(CommandError, match="cannot be read"),
+    ):
+        printed("seal")
+    assert not TrailTask.objects.exists()
+
+
+def test_of_what_is_sent_by_hand_the_directory_is_no_part(folder: Path, tmp_path: Path) -> None:
+    logger = logging.getLogger("tests.by-hand-too")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    handler = logging.FileHandler(tmp_path / "trail.log")
+    logger.addHandler(handler)
+    values = {
+        "AUDIT_KEY_FILE": str(tmp_path / "trail.key"),
+        "AUDIT_EXPORT_DIR": str(folder),
+        "AUDIT_LOGGER": logger.name,
+    }
+    with override_settings(JIT_APPROVAL=values):
+        some()
+        printed("seal")
+        assert printed("send") == "log:tests.by-hand-too: sent=14 behind=0\n"
+    logger.removeHandler(handler)
+    handler.close()

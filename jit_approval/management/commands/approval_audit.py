@@ -98,7 +98,7 @@ class Command(BaseCommand):
             raise CommandError(_("There is no user %r.") % options["author"])
         try:
             if seal.is_configured():
-                seal.seal_all()
+                keeping.seal_now()
             if erasure.is_gated():
                 row = erasure.propose(scope, by=by, reason=options["reason"], origin=COMMAND)
                 self.stdout.write(_("It waits for approval: %s") % row.pk)
@@ -130,7 +130,7 @@ class Command(BaseCommand):
         if not seal.is_configured():
             raise CommandError(_("There is no key: JIT_APPROVAL['AUDIT_KEY_FILE'] is not set."))
         try:
-            counts = seal.seal_all()
+            counts = keeping.seal_now()
         except (
             keys.KeyUnavailable,
             seal.SealRefused,
@@ -147,6 +147,8 @@ class Command(BaseCommand):
                 _("There is no target: AUDIT_WEBHOOK_URL and AUDIT_LOGGER are not set.")
             )
         for target in standing.targets():
+            if target.name == standing.DIRECTORY:
+                continue  # which whoever seals writes to
             self.stdout.write(
                 f"{target.name}: sent={sent.get(target.name, 0)} behind={target.behind}"
             )
