@@ -17,7 +17,7 @@ from django.test import override_settings
 from jit_approval import clock, services
 from jit_approval.audit import chain, keys, links, live, notes, places, seal
 from jit_approval.audit.findings import Kind
-from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint, Seal, TreeHead
+from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint, Decision, Seal, TreeHead
 from tests import factories
 from tests.live_histories import Undone
 
@@ -165,7 +165,7 @@ def test_an_event_removed_before_it_was_sealed_is_missing(key: notes.Verifier) -
     services.approve(factories.held(), by=factories.decider("late"))
     AuditEvent.objects.latest("pk").delete()
     report = live.verify([key])
-    assert report.counts == {Kind.MISSING: 1}
+    assert report.counts[Kind.MISSING] == 1
 
 
 def test_a_request_without_any_event_is_found(key: notes.Verifier) -> None:
@@ -188,7 +188,7 @@ def test_an_end_that_was_cut_off_shows_against_a_checkpoint_kept_elsewhere(
             audit_seq=event.sequence - 1, audit_head=event.previous_hash
         )
     sql("DELETE FROM jit_approval_notification")
-    sql("DELETE FROM jit_approval_decision")
+    Decision.objects.filter(approval_request__audit_seq=0).delete()
     ApprovalRequest.objects.filter(audit_seq=0).delete()
     last.delete()
     TreeHead.objects.update(size=before.size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -46,7 +46,8 @@ def held(amount: str = "100", **fields: Any) -> ApprovalRequest:
 
 
 def as_stored(row: ApprovalRequest) -> dict[str, Any]:
-    return ApprovalRequest.objects.values(*shown.COLUMNS).get(pk=row.pk)
+    found = ApprovalRequest.objects.get(pk=row.pk)
+    return {**vars(found), "window": found.decide_by - found.created_at}
 
 
 def body_of(row: ApprovalRequest) -> str:
@@ -105,8 +106,7 @@ CHANGES: dict[str, Any] = {
     "severity": "critical",
     "execution": "server",
     "usable_within": timedelta(days=1),
-    "rejection_cooldown": timedelta(0),
-    "max_wait": timedelta(seconds=1),
+    "decide_by": datetime(2026, 1, 1, tzinfo=UTC),
 }
 
 

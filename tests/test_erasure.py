@@ -254,7 +254,9 @@ def test_prune_takes_what_ended_long_ago_and_nothing_else(
     old = ran(factories.user("erin"), bob)
     appendonly.uninstall(connection)
     month = timedelta(days=30)
-    for model, names in ((AuditEvent, ("at",)), (ApprovalRequest, ("created_at", "decide_by"))):
+    times = ("created_at", "decide_by", "decided_at", "usable_until", "consumed_at", "finished_at")
+    lots = ((AuditEvent, ("at",)), (Decision, ("created_at",)), (ApprovalRequest, times))
+    for model, names in lots:
         model.objects.update(**{name: F(name) - month for name in names})
     appendonly.install(connection)
     new = ran(factories.user("frank"), bob)

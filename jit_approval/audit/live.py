@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from django.db.models import Exists, F, Max, OuterRef, Q
 
 from jit_approval import clock
-from jit_approval.audit import checking, columns, legible, marks, merkle, places
+from jit_approval.audit import checking, columns, legible, marks, merkle, places, rows
 from jit_approval.audit.findings import Kind, Report, many
 from jit_approval.audit.links import digest
 from jit_approval.audit.notes import Verifier
@@ -57,6 +57,8 @@ def verify(
         lambda: _announced(alias, size),
     )
     for each in [*found, *_unlinked(alias), *_orphaned(alias), *_unsealed(alias)]:
+        report.add(*each)
+    for each in rows.differing(alias):
         report.add(*each)
     report.unfinished += _late(alias, size)
     return report

@@ -66,8 +66,6 @@ _OF_TERMS = (
     "severity",
     "execution",
     "usable_within",
-    "rejection_cooldown",
-    "max_wait",
 )
 COLUMNS = (
     "action",
@@ -76,12 +74,10 @@ COLUMNS = (
     "requester_id",
     "requester_label",
     "credential",
-    "created_at",
-    "decide_by",
     *_OF_TERMS,
     *_COLUMNS,
 )
-"""The columns of a request that are looked at here."""
+"""The columns of a request that are looked at here, beside the time to decide, `window`."""
 
 
 def commitment(row: Mapping[str, Any]) -> str:
@@ -138,8 +134,7 @@ def _of_call(data: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, tuple
     terms = data.get("terms", {})
     said |= {name: (_plain(row[name]), terms[name]) for name in _OF_TERMS if name in terms}
     if "decide_within" in terms:
-        window = row["decide_by"] - row["created_at"]
-        said["decide_by"] = (_plain(window), terms["decide_within"])
+        said["decide_by"] = (_plain(row["window"]), terms["decide_within"])
     return said
 
 

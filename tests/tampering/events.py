@@ -203,12 +203,14 @@ def insert(random_: random.Random) -> str:
     return how
 
 
-def forged(request: ApprovalRequest | None) -> AuditEvent:
+def forged(
+    request: ApprovalRequest | None, kind: str = "approved", target: str = "approved"
+) -> AuditEvent:
     """Write an event as the package would; the request's own row is left as it was."""
     at = clock.now("default")
     if request is None:
         event = chain.single_event("allowed", at=at, label="eve", data={"forged": True})
     else:
-        event = chain.next_event(request, "approved", at=at, target="approved", data={})
+        event = chain.next_event(request, kind, at=at, target=target, data={})
     event.save(force_insert=True)
     return event

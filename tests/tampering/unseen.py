@@ -7,7 +7,7 @@ import random
 
 from jit_approval import clock
 from jit_approval.audit import chain, links, notes, places
-from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint, Seal
+from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint, Decision, Seal
 from tests.tampering.events import forged, rechain
 from tests.tampering.rows import (
     UNCOVERED,
@@ -41,7 +41,8 @@ def change_the_fraction(random_: random.Random) -> str:
 
 
 def change_what_was_erased(random_: random.Random) -> str:
-    event = some(random_, AuditEvent.objects.filter(body=""))
+    # Of those of a request, most of it is compared with the request.
+    event = some(random_, AuditEvent.objects.filter(body="", approval_request=None))
     field = AuditEvent._meta.get_field(some(random_, UNCOVERED))
     after = another(field, getattr(event, field.attname), random_)
     write(AuditEvent, event.pk, **{field.attname: after})
@@ -57,7 +58,7 @@ def sign_besides(random_: random.Random) -> str:
 
 def write_an_event(random_: random.Random) -> str:
     request = some(random_, [None, *ApprovalRequest.objects.all()])
-    event = forged(request)
+    event = forged(request, kind="noted", target="")
     if request is not None:
         write(ApprovalRequest, request.pk, audit_seq=event.sequence, audit_head=event.hash)
     return f"event {event.pk} of {request}"
@@ -70,7 +71,7 @@ def rewrite_unsealed(random_: random.Random) -> str:
     if event.approval_request_id and rows.filter(body="").exists():
         raise CannotHere
     said = json.loads(event.body)
-    said["data"] = {"forged": True}
+    said["data"] = {**said["data"], "forged": True}
     rechain(event, links.canonical(said))
     return f"event {event.pk}"
 
@@ -90,6 +91,7 @@ def drop_unsealed_request(random_: random.Random) -> str:
     )
     request = some(random_, rows)
     remove(AuditEvent.objects.filter(approval_request=request.pk))
+    remove(Decision.objects.filter(approval_request=request.pk))
     remove(ApprovalRequest.objects.filter(pk=request.pk))
     return f"request {request.pk}"
 
@@ -122,7 +124,7 @@ UNSEEN: dict[str, tuple[Act, str]] = {
         change_the_fraction,
         "what is signed is the time in whole seconds",
     ),
-    "AuditEvent.kind, at, source, target of what was erased": (
+    "AuditEvent.kind, at, source, target of what was erased and belonged to no request": (
         change_what_was_erased,
         "the content that said it is gone, by authority",
     ),
@@ -132,7 +134,7 @@ UNSEEN: dict[str, tuple[Act, str]] = {
     ),
     "an event written as the package would": (
         write_an_event,
-        "as the application could; it is sealed and stays",
+        "as the application could, of what changes no request; it is sealed and stays",
     ),
     "an event rewritten before it was sealed, with its chain": (
         rewrite_unsealed,
@@ -142,7 +144,7 @@ UNSEEN: dict[str, tuple[Act, str]] = {
         drop_unsealed_alone,
         "nothing was signed yet, and nothing follows it",
     ),
-    "a request removed with all its events before they were sealed": (
+    "a request removed with its votes and events before they were sealed": (
         drop_unsealed_request,
         "nothing was signed yet",
     ),
