@@ -46,8 +46,7 @@ def held(amount: str = "100", **fields: Any) -> ApprovalRequest:
 
 
 def as_stored(row: ApprovalRequest) -> dict[str, Any]:
-    found = ApprovalRequest.objects.get(pk=row.pk)
-    return {**vars(found), "window": found.decide_by - found.created_at}
+    return ApprovalRequest.objects.values(*shown.COLUMNS).get(pk=row.pk)
 
 
 def body_of(row: ApprovalRequest) -> str:

@@ -45,7 +45,10 @@ _TIMES = (
     "consumed_at",
     "finished_at",
 )
-_COLUMNS = ("id", "status", "response_status", "exception", "audit_seq", *shown.COLUMNS)
+_COLUMNS = (
+    *("id", "status", "response_status", "exception", "audit_seq"),
+    *(name for name in shown.COLUMNS if name not in _TIMES),
+)
 _OF_VOTE = (
     "id",
     "approval_request_id",

@@ -74,10 +74,12 @@ COLUMNS = (
     "requester_id",
     "requester_label",
     "credential",
+    "created_at",
+    "decide_by",
     *_OF_TERMS,
     *_COLUMNS,
 )
-"""The columns of a request that are looked at here, beside the time to decide, `window`."""
+"""The columns of a request that are looked at here."""
 
 
 def commitment(row: Mapping[str, Any]) -> str:
@@ -134,7 +136,9 @@ def _of_call(data: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, tuple
     terms = data.get("terms", {})
     said |= {name: (_plain(row[name]), terms[name]) for name in _OF_TERMS if name in terms}
     if "decide_within" in terms:
-        said["decide_by"] = (_plain(row["window"]), terms["decide_within"])
+        # Who reads many has the database subtract.
+        window = row["window"] if "window" in row else row["decide_by"] - row["created_at"]
+        said["decide_by"] = (_plain(window), terms["decide_within"])
     return said
 
 
