@@ -14,8 +14,10 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.test import override_settings
 
-from jit_approval import clock, services
+from jit_approval import clock, health, keeping, services
+from jit_approval.admin import integrity
 from jit_approval.audit import chain, keys, links, live, notes, places, seal
+from jit_approval.audit import verify as offline
 from jit_approval.audit.findings import Kind
 from jit_approval.models import ApprovalRequest, AuditEvent, Checkpoint, Decision, Seal, TreeHead
 from tests import factories
@@ -62,15 +64,48 @@ def test_a_trail_nobody_touched_is_verified(key: notes.Verifier) -> None:
     assert live.verify([key]).status() == 0
 
 
-def test_what_is_not_sealed_yet_accuses_nobody_until_it_is_late(key: notes.Verifier) -> None:
+def test_what_is_not_sealed_yet_accuses_nobody_and_is_counted(key: notes.Verifier) -> None:
     lived()
-    factories.held()
-    assert live.verify([key]).status() == 0
-    at = clock.now("default") - timedelta(minutes=6)
+    for _ in range(19):
+        factories.held()
+    waiting = AuditEvent.objects.filter(seal=None)
+    oldest = int(min(waiting.values_list("at", flat=True)).timestamp())
+    report = live.verify([key])
+    assert (report.status(), report.is_sound, report.unfinished) == (3, True, [])
+    assert (report.unsealed, report.unsealed_since) == (waiting.count(), oldest)
+    assert f"not sealed  {waiting.count()}, the oldest of 20" in offline.as_text(report)
+    assert report.as_json()["unsealed_since"] == oldest
+    seal.seal(at_once=True)
+    report = live.verify([key])
+    assert (report.status(), report.unsealed, report.unsealed_since) == (0, 0, None)
+
+
+@pytest.mark.parametrize("minutes", [6, -6], ids=["late", "not yet"])
+def test_what_has_waited_for_too_long_is_said(key: notes.Verifier, minutes: int) -> None:
+    lived()
+    at = clock.now("default") - timedelta(minutes=minutes)
     chain.single_event("allowed", at=at, label="erin", data={}).save()
     report = live.verify([key])
-    assert (report.status(), report.is_sound) == (3, True)
+    assert (report.status(), report.is_sound, report.unsealed) == (3, True, 1)
     assert report.unfinished == ["1 event has waited for more than 5 minutes to be sealed"]
+
+
+def test_fresh_events_turn_neither_badge_nor_health_red(key: notes.Verifier) -> None:
+    lived()
+    factories.held()
+    report = keeping.verify_if_due()
+    assert report is not None
+    assert report.status() == 3
+    assert integrity.badge().css == "approved"
+    found = {each.name: each.level for each in health.report().findings}
+    assert (found["verification"], found["trail"]) == (health.Level.OK, health.Level.OK)
+
+
+def test_a_trail_of_which_nothing_was_ever_signed_is_not_verified(key: notes.Verifier) -> None:
+    report = live.verify([key])
+    assert (report.status(), report.unfinished) == (3, ["there is no checkpoint"])
+    seal.seal()
+    assert live.verify([key]).status() == 0
 
 
 def test_a_database_that_was_never_sealed_is_not_called_verified(key: notes.Verifier) -> None:
@@ -228,7 +263,8 @@ def test_places_that_were_given_and_not_signed_yet_are_compared_too(
         chain.single_event("allowed", at=at, label="erin", data={"n": number}).save()
     sealer = seal._Sealer("default", keys.load(tmp_path / "trail.key", {}), {"sealed": 0})
     sealer._advance(list(places.waiting("default")))
-    assert live.verify([key]).status() == 0
+    report = live.verify([key])
+    assert (report.status(), report.is_sound, report.unsealed) == (3, True, 3)
     with Undone():
         Seal.objects.filter(index=size + place).delete()
         assert live.verify([key]).counts == {Kind.MISSING: 1}

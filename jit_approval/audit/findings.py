@@ -87,6 +87,8 @@ class Report:
     truncation_checked: bool = False
     unsealed: int = 0
     """Events beyond the last checkpoint, which no signature covers."""
+    unsealed_since: int | None = None
+    """When the oldest of them happened, in seconds since 1970, where the database could be asked."""
     unfinished: list[str] = field(default_factory=list)
     """What was being written while it was read, or never finished."""
     warnings: list[str] = field(default_factory=list)
@@ -141,6 +143,7 @@ class Report:
             "withheld": self.withheld,
             **{kind.value: self.counts[kind.value] for kind in Kind},
             "unsealed": self.unsealed,
+            "unsealed_since": self.unsealed_since,
             "unfinished": self.unfinished,
             "truncation": "checked" if self.truncation_checked else "not checked",
             "checkpoints": self.checkpoints,

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from django.db.models import Exists, F, Max, OuterRef, Q
+from django.db.models import Exists, F, Max, Min, OuterRef, Q
 
 from jit_approval import clock
 from jit_approval.audit import checking, columns, legible, marks, merkle, places, rows
@@ -46,6 +46,7 @@ def verify(
     # Before the events are read: what is sealed meanwhile is looked at the next time.
     last = Checkpoint.objects.using(alias).order_by("-number").values_list("number", "size").first()
     number, size = last or (-1, 0)
+    uncovered = _uncovered(alias, size)
     found: list[Found] = []
     head, beyond = _ends(alias, found)
     report = checking.verify(
@@ -60,18 +61,34 @@ def verify(
         report.add(*each)
     for each in rows.differing(alias):
         report.add(*each)
+    report.unsealed, report.unsealed_since = uncovered
     report.unfinished += _late(alias, size)
     return report
+
+
+def _uncovered(alias: str, size: int) -> tuple[int, int | None]:
+    """Return how many events no signature covers, sealed or not, and the time of the oldest in seconds since 1970."""
+    waiting = places.waiting(alias).order_by()
+    sealed = AuditEvent.objects.using(alias).filter(seal__gte=size)
+    count = waiting.count() + sealed.count()
+    try:
+        oldest = [each.aggregate(since=Min("at"))["since"] for each in (waiting, sealed)]
+    except (ValueError, TypeError, AttributeError):
+        return count, None  # it cannot be read, which is found elsewhere
+    times = [int(at.timestamp()) for at in oldest if at is not None]
+    return count, min(times, default=None)
 
 
 def _late(alias: str, size: int) -> Iterator[str]:
     """Say what should have been sealed, or signed, by now; not asking the row that says up to where all is sealed."""
     minutes = f"more than {int(marks.LATE.total_seconds() // 60)} minutes"
-    late = clock.now(alias) - marks.LATE
-    if waiting := places.waiting(alias).filter(at__lt=late).count():
+    now = clock.now(alias)
+    if waiting := places.waiting(alias).filter(marks.is_late(now)).count():
         have = "has" if waiting == 1 else "have"
         yield f"{many(waiting, 'event')} {have} waited for {minutes} to be sealed"
-    unsigned = Seal.objects.using(alias).filter(pk__gte=size, event__at__lt=late).count()
+    unsigned = (
+        Seal.objects.using(alias).filter(pk__gte=size, event__at__lt=now - marks.LATE).count()
+    )
     if unsigned:
         have = "has" if unsigned == 1 else "have"
         yield f"{many(unsigned, 'event')} {have} waited for {minutes} to be signed"

@@ -138,12 +138,18 @@ def _facts(report: Report) -> list[str]:
         *([f"checkpoint  {checking.moment(report.time)}, root {report.root}"] if report.time is not None else []),
         *([f"erased      {report.erased:,} by authority"] if report.erased else []),
         *([f"withheld    of {many(report.withheld, 'event')}: the address"] if report.withheld else []),
-        *([f"not sealed  {report.unsealed:,}: no signature covers them yet"] if report.unsealed else []),
+        *([f"not sealed  {_waiting(report)}: no signature covers them yet"] if report.unsealed else []),
         *[f"unfinished  {text}" for text in report.unfinished],
         *[f"warning     {plain(text)}" for text in report.warnings[:20]],
         *_told(report),
         "truncation  checked" if report.truncation_checked else limits[report.what],
     ]  # fmt: skip
+
+
+def _waiting(report: Report) -> str:
+    """Return how many events are not sealed, and the age of the oldest where it is known."""
+    since = report.unsealed_since
+    return f"{report.unsealed:,}" + (f", the oldest of {checking.moment(since)}" if since else "")
 
 
 def _told(report: Report) -> list[str]:
