@@ -18,8 +18,9 @@ from django.db.models import F
 from django.test import override_settings
 
 from jit_approval import appendonly, clock, erasure, services
-from jit_approval.audit import checking, folder, keys, live, notes, seal
+from jit_approval.audit import chain, checking, folder, keys, live, notes, seal
 from jit_approval.audit.findings import Kind
+from jit_approval.audit.verify import as_text
 from jit_approval.calls import Origin
 from jit_approval.exceptions import SelfApprovalForbidden
 from jit_approval.models import ApprovalRequest, AuditEvent, Decision, Notification
@@ -229,8 +230,39 @@ def test_gated_it_needs_another_person_and_then_is_done_once(
     by = json.loads(AuditEvent.objects.get(kind="erased").body)["by"]
     assert (by["credential"], by["person"]) == ("command", person_of(alice))
     seal.seal(at_once=True)
-    assert live.verify([key]).status() == 0
+    report = live.verify([key])
+    assert (report.status(), report.warnings) == (0, [])
+    (act,) = report.acts
+    assert (act.by, act.approval, act.is_approved) == ("alice", str(row.pk), True)
+    assert act.events == report.erased
+    assert f"by alice: approval {row.pk}" in as_text(report)
     assert "erin" not in everything()
+
+
+@pytest.mark.parametrize("names", ["nothing", "what is no request", "a request for something else"])
+def test_an_act_of_erasure_that_nobody_approved_is_named(
+    key: notes.Verifier, bob: Any, settings: Any, names: str
+) -> None:
+    ran(factories.user("erin"), bob)
+    seal.seal(at_once=True)
+    other = ApprovalRequest.objects.get()
+    approval = {"nothing": "", "what is no request": "17"}.get(names, str(other.pk))
+    # As whoever may write rows does it.
+    data = {"approval": approval, "leaves": [[0, 3]], "events": 3}
+    chain.single_event("erased", at=clock.now("default"), label="mallory", data=data).save()
+    rows = AuditEvent.objects.filter(seal__index__lt=3)
+    rows.update(body="", origin="", actor_label="", actor=None)
+    seal.seal(at_once=True)
+    report = live.verify([key])
+    assert [(act.by, act.is_approved, act.events) for act in report.acts] == [("mallory", False, 3)]
+    assert report.erased == 3
+    assert "by mallory: " in as_text(report)
+    assert report.warnings == []
+    settings.JIT_APPROVAL = {**settings.JIT_APPROVAL, "GATE_ERASURE": True}
+    assert "erased without an approval" in live.verify([key]).warnings[0]
+    # With a key that signed none of it, no act is believed.
+    report = live.verify([notes.Signer(key.name, bytes(32)).verifier])
+    assert report.acts == []
 
 
 def test_gated_what_is_stored_must_be_what_was_approved(

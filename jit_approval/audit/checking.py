@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jit_approval.audit import checkpoints, merkle, notes, origins, records
+from jit_approval.audit.acts import Acts
 from jit_approval.audit.checkpoints import Checkpoint
 from jit_approval.audit.findings import FORGED, Kind, Report, many
 from jit_approval.audit.links import digest
@@ -22,9 +23,6 @@ from jit_approval.audit.ranges import Ranges, total
 from jit_approval.audit.records import Record
 from jit_approval.audit.spill import Spill
 from jit_approval.audit.statements import Statements
-
-ERASED = "erased"
-"""The kind of the event that says what was erased: `data.leaves`, a list of [first, beyond the last]."""
 
 Source = Iterator[Record | None]
 """Events in order; None stands for one that cannot be read."""
@@ -66,7 +64,8 @@ def verify(
         # Where no key can judge, an act of erasure is taken at its word, and nothing is said to be right.
         believed = records.MOST if signed.is_strange else report.verified
         trail.finish(believed, announced())
-        report.erased = 0 if signed.is_strange else report.erased
+        if signed.is_strange:
+            report.erased, report.acts = 0, []
         if elsewhere is not None and kept is not None:
             _ensure_same_trail(elsewhere, signed.origin)
             _compare_kept(report, trail, signed, kept, elsewhere)
@@ -138,7 +137,7 @@ class Trail:
         self._next = 0
         self._gaps = Ranges()
         self._bare, self._authorised = Ranges(), Ranges()
-        self._acts: list[tuple[int, list[tuple[int, int]]]] = []
+        self._acts = Acts()
         self._kept, self._kept_root = kept, merkle.EMPTY_ROOT if kept == 0 else None
         self._compared = 0
         self.is_whole = True
@@ -203,10 +202,11 @@ class Trail:
         """Say what is missing, and what was erased by authority, or waits for that to be signed."""
         for begin, end in self._gaps:
             self._report.add(Kind.MISSING, begin, _stretch(begin, end, "is not there"))
-        for index, named in self._acts:
-            # Before anything is believed of an act of erasure, it must itself have been signed.
-            for begin, end in named if index < verified else ():
-                self._authorised.add(begin, min(end, index))
+        # Before anything is believed of an act of erasure, it must itself have been signed.
+        self._report.acts = [act for act in self._acts.found if act.index < verified]
+        for act in self._report.acts:
+            for begin, end in act.leaves:
+                self._authorised.add(begin, min(end, act.index))
         unnamed = total(self._bare.without(self._authorised))
         self._report.erased = len(self._bare) - unnamed
         for begin, end in announced:
@@ -267,16 +267,15 @@ class Trail:
         try:
             matches = digest(record.previous, record.body) == record.hash
             body = json.loads(record.body)
-            request, sequence, kind = body["request"], body["sequence"], body["kind"]
+            request, sequence, _ = body["request"], body["sequence"], body["kind"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            matches, request, sequence, kind = False, None, 1, ""
+            matches, request, sequence = False, None, 1
         if not matches:
             self._report.add(Kind.ALTERED, record.index, "its content is not what its hash says")
             return
         self._link(record, request, sequence)
         self._check_origin(record, body)
-        if kind == ERASED:
-            self._acts.append((record.index, leaves(body)))
+        self._acts.read(record.index, body)
 
     def _check_origin(self, record: Record, body: Any) -> None:
         """Check the address that goes with an event. A whole trail leaves none out: erasure takes it with all else."""
@@ -328,14 +327,6 @@ class Trail:
 def _end(found: bytes) -> tuple[int, int, str]:
     """Return of a request's last event its number, its place in the trail, and its hash."""
     return int.from_bytes(found[:8]), int.from_bytes(found[8:16]), found[16:].hex()
-
-
-def leaves(body: dict[str, Any]) -> list[tuple[int, int]]:
-    """Return the places that an act of erasure names."""
-    try:
-        return [(int(begin), int(end)) for begin, end in body["data"]["leaves"]]
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return []
 
 
 def _stretch(begin: int, end: int, what: str) -> str:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from jit_approval.audit.acts import Act
+
 _SHOWN = 20
+_MOST_ACTS = 1000
 
 WRONG, NOT_JUDGED = 1, 4
 """Exit statuses: something is wrong; no key given signed it, so that nobody can say."""
@@ -76,6 +79,8 @@ class Report:
     """Events, from the first on, that are as a trusted key signed them."""
     erased: int = 0
     """Of these, events whose content was erased by an act that is itself in the trail."""
+    acts: list[Act] = field(default_factory=list)
+    """The acts that say so, each signed; somebody may have agreed, or not."""
     withheld: int = 0
     """Events of a receipt or a selection whose origin was left out: it is known by its commitment alone."""
     checkpoints: int = 0
@@ -140,6 +145,7 @@ class Report:
             "events": self.events,
             "verified": self.verified,
             "erased_by_authority": self.erased,
+            "acts": [act.as_dict() for act in self.acts[:_MOST_ACTS]],
             "withheld": self.withheld,
             **{kind.value: self.counts[kind.value] for kind in Kind},
             "unsealed": self.unsealed,

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from django.db.models import Exists, F, Max, Min, OuterRef, Q
 
-from jit_approval import clock
-from jit_approval.audit import checking, columns, legible, marks, merkle, places, rows
+from jit_approval import clock, conf
+from jit_approval.audit import acts, checking, columns, legible, marks, merkle, places, rows
 from jit_approval.audit.findings import Kind, Report, many
 from jit_approval.audit.links import digest
 from jit_approval.audit.notes import Verifier
@@ -63,6 +63,7 @@ def verify(
         report.add(*each)
     report.unsealed, report.unsealed_since = uncovered
     report.unfinished += _late(alias, size)
+    report.warnings += _unapproved(report)
     return report
 
 
@@ -77,6 +78,15 @@ def _uncovered(alias: str, size: int) -> tuple[int, int | None]:
         return count, None  # it cannot be read, which is found elsewhere
     times = [int(at.timestamp()) for at in oldest if at is not None]
     return count, min(times, default=None)
+
+
+def _unapproved(report: Report) -> Iterator[str]:
+    """Say of how many acts of erasure nobody's approval is known, where that is asked for now; before, it was not."""
+    config = conf.get()
+    if config.GATE_ERASURE or config.GATE_POLICY_CHANGES:
+        for act in report.acts:
+            if not act.is_approved:
+                yield f"erased without an approval that this trail shows: {act}"
 
 
 def _late(alias: str, size: int) -> Iterator[str]:
@@ -96,10 +106,10 @@ def _late(alias: str, size: int) -> Iterator[str]:
 
 def _announced(alias: str, size: int) -> Iterator[tuple[int, int]]:
     """Return the places that acts of erasure name which no signature covers yet."""
-    rows = AuditEvent.objects.using(alias).filter(kind=checking.ERASED)
+    rows = AuditEvent.objects.using(alias).filter(kind=acts.ERASED)
     for event in rows.filter(Q(seal=None) | Q(seal__gte=size)):
         if columns.are_hashed(event) and columns.are_of_event(event):
-            yield from checking.leaves(json.loads(event.body))
+            yield from acts.leaves(json.loads(event.body))
 
 
 def _ends(alias: str, found: list[Found]) -> tuple[int, int]:

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from jit_approval.audit import acts
 from jit_approval.fingerprint import canonical_json
 from jit_approval.redaction import shorten, visible
 
 COMMITTED = "shown"
 """The member of the event's `data` that has the commitment; events of before it came have none."""
-ERASURE = "jit_approval.trail.erase"
+ERASURE = acts.ERASURE
 """The action of a gated erasure: what it was about is taken out of its row once it is done."""
 GONE: Mapping[str, Any] = {"payload": "", "context": {}, "parts": {}, "state_parts": {}}
 """What is left then of what is committed to; without the parts, nobody finds out by trying what it was."""

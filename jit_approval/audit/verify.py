@@ -137,6 +137,7 @@ def _facts(report: Report) -> list[str]:
         f"verified    {report.verified:,} of {many(report.events, 'event')}",
         *([f"checkpoint  {checking.moment(report.time)}, root {report.root}"] if report.time is not None else []),
         *([f"erased      {report.erased:,} by authority"] if report.erased else []),
+        *_acts(report),
         *([f"withheld    of {many(report.withheld, 'event')}: the address"] if report.withheld else []),
         *([f"not sealed  {_waiting(report)}: no signature covers them yet"] if report.unsealed else []),
         *[f"unfinished  {text}" for text in report.unfinished],
@@ -150,6 +151,14 @@ def _waiting(report: Report) -> str:
     """Return how many events are not sealed, and the age of the oldest where it is known."""
     since = report.unsealed_since
     return f"{report.unsealed:,}" + (f", the oldest of {checking.moment(since)}" if since else "")
+
+
+def _acts(report: Report) -> list[str]:
+    """Name the acts of erasure, those that nobody is known to have approved first."""
+    shown = sorted(report.acts, key=lambda act: act.is_approved)
+    lines = [plain(f"act         {many(act.events, 'event')} by {act}") for act in shown[:20]]
+    more = [f"act         and {len(shown) - 20:,} more"] if len(shown) > 20 else []
+    return [*lines, *more]
 
 
 def _told(report: Report) -> list[str]:

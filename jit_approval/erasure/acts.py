@@ -9,7 +9,7 @@ from django.db import transaction
 
 from jit_approval import clock, conf, policies, prepared
 from jit_approval.audit import chain, places
-from jit_approval.audit.checking import ERASED
+from jit_approval.audit.acts import ERASED
 from jit_approval.audit.ranges import Ranges
 from jit_approval.calls import Origin
 from jit_approval.erasure.found import Found

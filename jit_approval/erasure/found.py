@@ -11,7 +11,7 @@ from django.utils.translation import ngettext
 
 from jit_approval import policies
 from jit_approval.audit import mentions, places
-from jit_approval.audit.checking import ERASED
+from jit_approval.audit.acts import ERASED
 from jit_approval.erasure import beside
 from jit_approval.erasure.beside import UNENDED
 from jit_approval.erasure.scope import ErasureRefused, Scope
