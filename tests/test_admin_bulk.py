@@ -261,3 +261,11 @@ def test_after_a_database_error_nothing_more_is_tried() -> None:
     assert "It is now: pending." in shown
     assert "not tried after the database failed" in shown
     assert statuses(*rows) == ["approved", "pending", "pending"]
+
+
+def test_of_several_what_was_rewritten_is_not_approved_and_the_others_are(bob) -> None:
+    rows = [factories.held(payload="1"), factories.held(payload="2")]
+    ApprovalRequest.objects.filter(pk=rows[0].pk).update(payload="3")
+    shown = text_of(confirm(client_of(bob), "approve_selected", rows))
+    assert "it was rewritten in the database" in shown
+    assert statuses(*rows) == ["pending", "approved"]

@@ -395,3 +395,33 @@ def test_answer_to_the_commit_lost_shows_that_it_went_through(monkeypatch) -> No
     assert response.status_code == 503
     assert "jit-approved" in text_of(response)
     assert connection.connection is not failed, "the state was read on the connection that failed"
+
+
+REWRITTEN: dict[str, Any] = {
+    "payload": '{"amount": 1}',
+    "reason": "another",
+    "fingerprint": "0" * 64,
+    "requester_label": "alice",
+    "required_approvals": 0,
+}
+
+
+@pytest.mark.parametrize("column", REWRITTEN)
+def test_what_was_rewritten_since_it_was_held_is_told_and_not_approved(bob, column) -> None:
+    row, client = factories.held(payload='{"amount": 100}'), client_of(bob)
+    assert "it was rewritten" not in text_of(client.get(page(row)))
+    ApprovalRequest.objects.filter(pk=row.pk).update(**{column: REWRITTEN[column]})
+    text = text_of(client.get(page(row)))
+    assert "it was rewritten in the database" in text
+    assert 'value="approve"' not in text
+    response = client.post(page(row), {"verdict": "approve", "comment": ""})
+    assert response.status_code == 409
+    assert (factories.fresh(row).status, Decision.objects.count()) == ("pending", 0)
+    assert client.post(page(row), {"verdict": "reject", "comment": ""}).status_code == 302
+
+
+def test_a_request_whose_first_event_is_gone_is_not_approved(bob) -> None:
+    row, client = factories.held(), client_of(bob)
+    row.audit_events.update(kind="noted")
+    assert client.post(page(row), {"verdict": "approve", "comment": ""}).status_code == 409
+    assert factories.fresh(row).status == "pending"

@@ -91,6 +91,7 @@ def _render(
         "timeline": [timeline.moment(event, is_own=is_own) for event in events],
         "no_receipt": issuing.why_not(row),
         "trail_is_sound": timeline.is_sound(row, events),
+        "rewritten": timeline.rewritten(row, events),
     }
     request.current_app = page.admin_site.name
     template = "admin/jit_approval/decide.html"

@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from jit_approval import conf, policies, policy_changes, services
+from jit_approval.admin import timeline
 from jit_approval.calls import Origin
 from jit_approval.exceptions import (
     AlreadyDecided,
@@ -24,7 +25,7 @@ from jit_approval.exceptions import (
     NotDurable,
     SelfApprovalForbidden,
 )
-from jit_approval.models import ApprovalRequest
+from jit_approval.models import ApprovalRequest, AuditEvent
 from jit_approval.policies import progress
 from jit_approval.states import Execution, Outcome, Status
 
@@ -78,8 +79,14 @@ class Result:
 def attempt(
     row: ApprovalRequest, choice: str, *, by: Any, comment: str, origin: Origin | None = None
 ) -> Result:
-    """Ask the one service that decides. Errors come back as text, never as a guess about the row."""
+    """Ask the one service that decides. Errors come back as text, never as a guess about the row.
+
+    What was rewritten since it was held is not approved here: who did so has shown something else than is asked.
+    """
     try:
+        if choice == Choice.APPROVE and row.status == Status.PENDING and _is_rewritten(row):
+            text = _("What is shown is not what was asked: it was rewritten in the database.")
+            return Result(error=text, status=409)
         return Result(row=_SERVICES[choice](row, by=by, comment=comment, origin=origin))
     except ApprovalError as error:
         if isinstance(error, SelfApprovalForbidden) and not _is_behind(by, row):
@@ -93,6 +100,11 @@ def attempt(
             "The database failed while this was being decided. What is shown is its state now."
         )
         return Result(error=text, status=503, database_failed=True)
+
+
+def _is_rewritten(row: ApprovalRequest) -> bool:
+    held = AuditEvent.objects.using(policies.database()).filter(approval_request=row.pk, sequence=1)
+    return bool(timeline.rewritten(row, held))
 
 
 def _is_behind(by: Any, row: ApprovalRequest) -> bool:

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 
 from jit_approval import escalating, membership
 from jit_approval.admin import deadline, ladder
-from jit_approval.audit import chain
+from jit_approval.audit import chain, shown
 from jit_approval.models import ApprovalRequest, AuditEvent
 
 
@@ -50,6 +50,13 @@ def is_sound(row: ApprovalRequest, events: Sequence[AuditEvent]) -> bool:
     """Tell whether the chain of events is unbroken and ends where the request says it does."""
     head = events[-1].hash if events else ""
     return chain.first_broken(events) is None and head == row.audit_head
+
+
+def rewritten(row: ApprovalRequest, events: Iterable[AuditEvent]) -> list[str]:
+    """Return what of the row is not what the event that the call was held says; of erased ones nothing is known."""
+    values = {name: getattr(row, name) for name in shown.COLUMNS}
+    held = next((event for event in events if event.kind == "held"), None)
+    return ["held"] if held is None else shown.differing(values, held.body)
 
 
 def said(event: AuditEvent) -> dict[str, Any]:
