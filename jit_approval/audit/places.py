@@ -137,10 +137,12 @@ def head(alias: str) -> TreeHead:
 
 def waiting(alias: str, after: int = 0) -> QuerySet[AuditEvent]:
     """Return the events without a place, oldest first, of those with a key beyond `after`."""
-    # By its condition, not by a join: so that indexes alone tell, of however many events.
+    # By its condition, not by a join: so that indexes alone tell, and only their end is read where `after` is near it.
     has_place = Seal.objects.using(alias).filter(event=OuterRef("pk"))
-    rows = AuditEvent.objects.using(alias).filter(~Exists(has_place))
-    rows = rows.filter(pk__gt=after) if after else rows
+    rows = AuditEvent.objects.using(alias)
+    if after:
+        has_place, rows = has_place.filter(event_id__gt=after), rows.filter(pk__gt=after)
+    rows = rows.filter(~Exists(has_place))
     return rows.order_by("pk").defer("body", "origin")
 
 
