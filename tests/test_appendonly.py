@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -254,3 +255,20 @@ def test_triggers_that_this_session_passes_over_are_as_good_as_none() -> None:
             assert len(appendonly.missing(connection)) == 9
     finally:
         appendonly.uninstall(connection)
+
+
+@pytest.mark.usefixtures("_triggers")
+def test_who_owns_the_tables_can_begin_a_new_trail_as_the_docs_have_it(event: AuditEvent) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "audit.md").read_text(encoding="utf-8")
+    (block,) = [each for each in text.split("```sql\n") if each.startswith("-- a new trail")]
+    statements = [line for line in block.partition("```")[0].splitlines()[1:] if line]
+    assert refused(sql("DELETE FROM jit_approval_seal"))
+    for statement in statements:
+        # MariaDB and SQLite do without the table.
+        there = statement if connection.vendor == "postgresql" else statement.partition(" ON ")[0]
+        sql(there.rstrip(";"))()
+    assert not Seal.objects.exists()
+    assert not Checkpoint.objects.exists()
+    call_command("approval_audit", "protect", verbosity=0)
+    assert appendonly.missing(connection) == []
+    assert AuditEvent.objects.filter(pk=event.pk).exists()
