@@ -63,6 +63,15 @@ def test_the_event_commits_to_what_is_stored_and_does_not_hold_it() -> None:
     assert shown.differing(as_stored(row), body) == []
 
 
+@pytest.mark.parametrize(
+    "number", [1e16, 1e23, -1e300, -0.0, 1.0, 0.1 + 0.2, 5e-324, 2**70], ids=repr
+)
+def test_numbers_are_what_they_were_whatever_the_database_makes_of_them(number: float) -> None:
+    row = held(context={"number": number, "nested": [number, {"again": number}]})
+    body = row.audit_events.get().body
+    assert shown.differing(vars(ApprovalRequest.objects.get(pk=row.pk)), body) == []
+
+
 def test_what_is_shown_cannot_be_guessed_from_its_commitment() -> None:
     row = as_stored(held())
     # Everything but what the key of the fingerprint made: whoever tries amounts has no more.

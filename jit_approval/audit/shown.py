@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from jit_approval.audit import acts
@@ -87,8 +88,19 @@ def commitment(row: Mapping[str, Any]) -> str:
     """Return the hex SHA-256 that stands in the event for what the row shows, and is bound to."""
     texts = {name: str(row[name]) for name in _TEXTS}
     flags = {name: bool(row[name]) for name in _FLAGS}
-    data = {name: row[name] for name in _DATA}
+    data = {name: _as_any_database_gives_it(row[name]) for name in _DATA}
     return hashlib.sha256(canonical_json({**texts, **flags, **data})).hexdigest()
+
+
+def _as_any_database_gives_it(value: Any) -> Any:
+    """Return JSON whose whole numbers are integers: PostgreSQL gives 1e16 back as one, and -0.0 as 0.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(Decimal(repr(value)))
+    if isinstance(value, Mapping):
+        return {name: _as_any_database_gives_it(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_any_database_gives_it(item) for item in value]
+    return value
 
 
 def differing(row: Mapping[str, Any], body: str) -> list[str]:
