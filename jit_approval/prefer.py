@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+# More digits than these mean as long as can be.
 _MAX_DIGITS = 9
 
 
@@ -24,9 +25,9 @@ def preferences(meta: Mapping[str, Any]) -> dict[str, str]:
 def wait_seconds(meta: Mapping[str, Any]) -> int | None:
     """Return N of `Prefer: wait=N`, in seconds; None where it is not asked for, or is no number."""
     text = preferences(meta).get("wait", "")
-    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
+    if not (text.isascii() and text.isdecimal()):
         return None
-    return int(text)
+    return int(text) if len(text) <= _MAX_DIGITS else 10**_MAX_DIGITS
 
 
 def respond_async(meta: Mapping[str, Any]) -> bool:

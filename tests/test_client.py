@@ -77,7 +77,7 @@ def deciding(by: Any, service: Any = services.approve, comment: str = "") -> Any
     return decide
 
 
-def through(kind: str, wire: Wire, headers: Any, **options: Any) -> httpx.Client:
+def through(kind: str, wire: httpx.BaseTransport, headers: Any, **options: Any) -> httpx.Client:
     """A client that waits as authentication, or as transport."""
     if kind == "auth":
         auth = ApprovalAuth(**options)
@@ -87,6 +87,19 @@ def through(kind: str, wire: Wire, headers: Any, **options: Any) -> httpx.Client
 
 
 KINDS = pytest.mark.parametrize("kind", ["auth", "transport"])
+
+
+@KINDS
+@pytest.mark.parametrize("reason", ["café, für den Lieferanten", "pay € five"])
+def test_a_reason_in_any_letters_is_told_and_the_call_goes_through(
+    kind, reason, bob, headers, live_server
+) -> None:
+    # Over a socket: httpx gives a WSGI application no other letters than ASCII.
+    wire = httpx.HTTPTransport()
+    with through(kind, wire, headers, on_pending=deciding(bob), reason=reason) as client:
+        answer = client.post(f"{live_server.url}/api/transfers/", json={"amount": "1"})
+    assert answer.status_code == 201
+    assert ApprovalRequest.objects.get().reason == reason
 
 
 @KINDS
@@ -548,6 +561,16 @@ def test_the_command_waits_and_prints_the_answer(
     out, err = capfd.readouterr()
     assert json.loads(out) == {"moved": True}
     assert "transfer.post waits for approval" in err and "HTTP 201" in err
+
+
+@pytest.mark.parametrize(
+    "wrong", [["-d", "@/nowhere/at/all"], ["--reason", "two\nlines"], ["--agent", "a\x7f"]]
+)
+def test_what_cannot_be_sent_is_wrong_usage_and_no_answer(wrong, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["POST", "https://a.example/call/", *wrong])
+    assert caught.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

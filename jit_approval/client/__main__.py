@@ -89,9 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("method", type=str.upper)
     parser.add_argument("url", type=_url)
-    parser.add_argument("--reason", default="", help="Approval-Reason: why, for who decides")
     parser.add_argument(
-        "--agent", default="", help="Approval-Agent: on whose behalf a program calls"
+        "--reason", default="", type=_line, help="Approval-Reason: why, for who decides"
+    )
+    parser.add_argument(
+        "--agent", default="", type=_line, help="Approval-Agent: on whose behalf a program calls"
     )
     parser.add_argument("-H", "--header", action="append", default=[], type=_header)
     parser.add_argument("-d", "--data", type=_data, help="the body, or @FILE")
@@ -112,6 +114,12 @@ def _url(text: str) -> str:
     return text
 
 
+def _line(text: str) -> str:
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+        raise argparse.ArgumentTypeError("it is one line, for it is sent as a header")
+    return text
+
+
 def _header(text: str) -> tuple[str, bytes]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
@@ -122,7 +130,12 @@ def _header(text: str) -> tuple[str, bytes]:
 def _data(text: str) -> bytes:
     if text == "@-":
         return sys.stdin.buffer.read()
-    return Path(text[1:]).read_bytes() if text.startswith("@") else text.encode()
+    if not text.startswith("@"):
+        return text.encode()
+    try:
+        return Path(text[1:]).read_bytes()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text[1:]}: {error.strerror}") from None
 
 
 if __name__ == "__main__":

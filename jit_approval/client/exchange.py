@@ -107,11 +107,12 @@ class Exchange:
             again.read()
             return again
         assert isinstance(step, Look | Fetch)  # noqa: S101 - a pause is no request
+        # As bytes: a reason is not ASCII everywhere.
         headers = httpx.Headers(
             [
                 (name, value)
-                for name, value in self.request.headers.multi_items()
-                if name.lower() not in OF_THE_CALL
+                for name, value in self.request.headers.raw
+                if name.decode("ascii", "replace").lower() not in OF_THE_CALL
             ]
         )
         headers["Accept"] = "application/json" if isinstance(step, Look) else "*/*"
@@ -154,6 +155,8 @@ class Said(NamedTuple):
         for name, text in (("Approval-Reason", self.reason), ("Approval-Agent", self.agent)):
             if text and name not in request.headers:
                 request.headers.update(httpx.Headers({name: text}, encoding="utf-8"))
+                # A copy: these have found out already that all of them were ASCII, and httpx reads them again.
+                request.headers = httpx.Headers(request.headers)
         if self.hold > 0 and "Prefer" not in request.headers:
             request.headers["Prefer"] = f"wait={int(self.hold)}"
             request.extensions = patient(dict(request.extensions), self.hold)
