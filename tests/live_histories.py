@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from datetime import timedelta
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import Permission
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import override_settings
 
 from jit_approval import clock, erasure, services, verdicts
@@ -205,13 +206,22 @@ WAYS: dict[Callable[[History], object], float] = {
 class Undone:
     """What happens inside is taken back: a savepoint, which services take for no transaction around them."""
 
+    _numbers = itertools.count()
+
     def __enter__(self) -> None:
-        self._savepoint = transaction.savepoint()
+        # By hand: the names of Django's functions change from version to version.
+        self._name = f"undone_{next(self._numbers)}"
+        self._execute(f"SAVEPOINT {self._name}")
 
     def __exit__(self, *_: object) -> None:
         # What a database has refused leaves the transaction marked; all of that is taken back, too.
         transaction.set_rollback(False)
-        transaction.savepoint_rollback(self._savepoint)
+        self._execute(f"ROLLBACK TO SAVEPOINT {self._name}")
+
+    @staticmethod
+    def _execute(sql: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
 
 
 def checkpoints() -> list[str]:
