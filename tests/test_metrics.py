@@ -169,6 +169,22 @@ def test_large_tables_are_read_in_steps(
     assert scrape(collector)["held_total"] == 5
 
 
+def test_gap_between_keys_costs_no_steps(
+    collector: metrics.Collector,
+    bob: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    django_assert_max_num_queries: Any,
+) -> None:
+    """A key given by hand, a sequence set high after a restore: the first scrape must still end."""
+    monkeypatch.setattr(tallies, "_STEP", 2)
+    before = factories.held()
+    factories.held()
+    AuditEvent.objects.exclude(approval_request=before).update(id=F("id") + 1000)
+    settle_everything()
+    with django_assert_max_num_queries(100):
+        assert scrape(collector)["held_total"] == 2
+
+
 def test_message_that_still_waits_holds_back_what_is_settled(
     collector: metrics.Collector, bob: Any
 ) -> None:

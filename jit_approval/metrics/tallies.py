@@ -62,8 +62,13 @@ class Tally(Generic[Total]):
     """A total over all rows of a table, kept up to date by its primary key. Safe to ask from several threads."""
 
     def __init__(
-        self, count: Callable[[Q], Total], settled: Callable[[], int], nothing: Total
+        self,
+        rows: Callable[[], QuerySet[Any]],
+        count: Callable[[Q], Total],
+        settled: Callable[[], int],
+        nothing: Total,
     ) -> None:
+        self._rows = rows
         self._count = count
         self._settled = settled
         self._total = nothing
@@ -74,17 +79,23 @@ class Tally(Generic[Total]):
         """Return the total of this moment."""
         with self._lock:
             until = self._settled()
-            while self._upto < until:
-                step = min(self._upto + _STEP, until)
+            while (first := self._first(until)) is not None:
+                step = min(first - 1 + _STEP, until)
                 self._total = self._total + self._count(Q(pk__gt=self._upto, pk__lte=step))
                 self._upto = step
             total: Total = self._total + self._count(Q(pk__gt=self._upto))
             return total
 
+    def _first(self, until: int) -> int | None:
+        # Keys may begin high and have wide gaps: a step begins at a row, or it would be one of billions.
+        left = self._rows().filter(pk__gt=self._upto, pk__lte=until)
+        first: int | None = left.aggregate(first=Min("pk"))["first"]
+        return first
+
 
 def events() -> Tally[Counter[tuple[str, str]]]:
     """Return what happened, by kind and detail: of `outcome` the outcome, of `expired` the status it ended."""
-    return Tally(_count_events, _settled_events, Counter())
+    return Tally(_events, _count_events, _settled_events, Counter())
 
 
 def decisions(bounds: tuple[float, ...]) -> Tally[Histogram]:
@@ -94,7 +105,7 @@ def decisions(bounds: tuple[float, ...]) -> Tally[Histogram]:
         rows = _events().filter(among, target__in=[Status.APPROVED, Status.REJECTED])
         return _histogram(rows, F("at") - F("approval_request__created_at"), bounds)
 
-    return Tally(count, _settled_events, Histogram(Counter()))
+    return Tally(_events, count, _settled_events, Histogram(Counter()))
 
 
 def expiries(bounds: tuple[float, ...]) -> Tally[Histogram]:
@@ -108,7 +119,7 @@ def expiries(bounds: tuple[float, ...]) -> Tally[Histogram]:
         rows = _events().filter(among, target=Status.EXPIRED)
         return _histogram(rows, F("at") - deadline, bounds)
 
-    return Tally(count, _settled_events, Histogram(Counter()))
+    return Tally(_events, count, _settled_events, Histogram(Counter()))
 
 
 def tellings(bounds: tuple[float, ...]) -> Tally[Histogram]:
@@ -119,7 +130,7 @@ def tellings(bounds: tuple[float, ...]) -> Tally[Histogram]:
         rows = _messages().filter(among, **held).exclude(recipient="")
         return _histogram(rows, F("sent_at") - F("approval_request__created_at"), bounds)
 
-    return Tally(count, _settled_messages, Histogram(Counter()))
+    return Tally(_messages, count, _settled_messages, Histogram(Counter()))
 
 
 def messages() -> Tally[Counter[str]]:
@@ -129,7 +140,7 @@ def messages() -> Tally[Counter[str]]:
         rows = _messages().filter(among).exclude(recipient="").exclude(state=_WAITING)
         return Counter(dict(rows.values_list("state").annotate(Count("pk")).order_by()))
 
-    return Tally(count, _settled_messages, Counter())
+    return Tally(_messages, count, _settled_messages, Counter())
 
 
 # --- the pieces ------------------------------------------------------------------------------------------
