@@ -30,6 +30,12 @@ class AlreadyDecided(ApprovalError):
     code = "already_decided"
 
 
+class RequestRewritten(ApprovalError):
+    """The request is not what was asked: it was rewritten in the database. Nobody approves it."""
+
+    code = "request_rewritten"
+
+
 class MayNotDecide(ApprovalError):
     """The user is not a decider of this request now."""
 

@@ -95,6 +95,7 @@ def approve(
         SelfApprovalForbidden, MayNotDecide: `by` stands behind the call, or is not a decider of it now.
         AlreadyDecided: `by`'s person has voted.
         IllegalTransition: the request is no longer pending, or its time is up.
+        RequestRewritten: it is not what was asked, says the trail: somebody has changed it in the database.
         CommentTooLong: the comment exceeds `MAX_REASON_LENGTH`.
     """
     with transitions.durable() as alias:
@@ -136,7 +137,7 @@ def reject(
 ) -> ApprovalRequest:
     """Refuse the call for good: one rejection ends the request, whatever the quorum.
 
-    Raises: as `approve`.
+    Raises: as `approve`, but that a request that was rewritten is rejected like any other.
     """
     with transitions.durable() as alias:
         row, standing = voting.locked_for(by, approval_request.pk, Status.REJECTED, alias)

@@ -5,14 +5,26 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from django.db import IntegrityError, models
+from django.db import IntegrityError, connections, models
 
 from jit_approval import policies, prepared, transitions
+from jit_approval.audit import shown
 from jit_approval.exceptions import AlreadyDecided, IllegalTransition
-from jit_approval.models import ApprovalRequest, Decision
+from jit_approval.models import ApprovalRequest, AuditEvent, Decision
 from jit_approval.policies import delegations
 from jit_approval.redaction import visible
 from jit_approval.states import Status, Verdict
+
+
+def _held_body_sql(alias: str) -> str:
+    """Return SQL of what the trail says was asked, beside the request itself."""
+    quote = connections[alias].ops.quote_name
+    events, requests = (quote(model._meta.db_table) for model in (AuditEvent, ApprovalRequest))
+    return (
+        f"(SELECT e.body FROM {events} e"  # noqa: S608
+        f" WHERE e.approval_request_id = {requests}.id AND e.sequence = 1 AND e.kind = 'held')"
+    )
+
 
 _WITH_AUTHORITY = prepared.Select(
     ApprovalRequest,
@@ -20,6 +32,7 @@ _WITH_AUTHORITY = prepared.Select(
         transitions.now_extra(alias),
         ("own", policies.authority_of_user_sql(), models.IntegerField()),
         ("delegates", delegations.touches_sql(alias), models.IntegerField()),
+        ("held_body", _held_body_sql(alias), models.TextField()),
     ),
 )
 _WITH_VOTES = prepared.Select(
@@ -31,7 +44,10 @@ _WITH_VOTES = prepared.Select(
 def locked_for(
     by: Any, pk: UUID, target: Status, alias: str
 ) -> tuple[ApprovalRequest, policies.Standing]:
-    """Lock the request, and read in the same statement what gives `by` authority over it."""
+    """Lock the request, and read in the same statement what gives `by` authority over it.
+
+    What was rewritten since it was held is not approved: who did so has shown something else than was asked.
+    """
     key = policies.user_key(by, alias)
     row = transitions.the(
         _WITH_AUTHORITY.rows(
@@ -44,6 +60,8 @@ def locked_for(
     own, delegates = bool(row.own), bool(row.delegates)  # type: ignore[attr-defined]
     standing = policies.ensure_may_decide(by, row, own=own, delegates=delegates)
     transitions.ensure_legal(row, target)
+    if target is Status.APPROVED:
+        shown.ensure_as_held(row, row.held_body)  # type: ignore[attr-defined]
     return row, standing
 
 

@@ -350,6 +350,14 @@ def test_only_the_requester_withdraws(row, bob):
     assert (response.status_code, response.json()["code"]) == (403, "not_the_requester")
 
 
+def test_what_was_rewritten_since_it_was_held_is_not_approved(row, bob):
+    ApprovalRequest.objects.filter(pk=row.pk).update(payload="another")
+    response = move(client_of(bob), "approve", row)
+    assert (response.status_code, response.json()["code"]) == (409, "request_rewritten")
+    assert (factories.fresh(row).status, row.decisions.count()) == ("pending", 0)
+    assert move(client_of(bob), "reject", row).json()["status"] == "rejected"
+
+
 def test_a_person_decides_once(erin, bob):
     factories.decider("carol")
     row = factories.held(erin, terms={"required_approvals": 2})

@@ -18,11 +18,11 @@ from django.db.models import F
 from django.test import override_settings
 
 from jit_approval import appendonly, clock, erasure, services
-from jit_approval.audit import chain, checking, folder, keys, live, notes, seal
+from jit_approval.audit import chain, checking, folder, keys, live, notes, seal, shown
 from jit_approval.audit.findings import Kind
 from jit_approval.audit.verify import as_text
 from jit_approval.calls import Origin
-from jit_approval.exceptions import SelfApprovalForbidden
+from jit_approval.exceptions import RequestRewritten, SelfApprovalForbidden
 from jit_approval.models import ApprovalRequest, AuditEvent, Decision, Notification
 from jit_approval.notifications import delivery
 from jit_approval.persons import person_of
@@ -274,10 +274,22 @@ def test_gated_what_is_stored_must_be_what_was_approved(
     run("erase", "--subject", "erin", "--as", "alice")
     row = ApprovalRequest.objects.get(action=erasure.ACTION)
     ApprovalRequest.objects.filter(pk=row.pk).update(context={"subject": "frank", "before": ""})
+    with pytest.raises(RequestRewritten):
+        services.approve(row, by=bob)
+    _commit_to_what_it_is_now(row)
     services.approve(row, by=bob)
     row.refresh_from_db()
     assert row.status == Status.REVOKED
     assert not AuditEvent.objects.filter(body="").exists()
+
+
+def _commit_to_what_it_is_now(row: ApprovalRequest) -> None:
+    held, now = row.audit_events.get(sequence=1), factories.fresh(row)
+    body = json.loads(held.body)
+    body["data"]["shown"] = shown.commitment({name: getattr(now, name) for name in shown.COLUMNS})
+    appendonly.uninstall(connection)
+    row.audit_events.filter(sequence=1).update(body=json.dumps(body))
+    appendonly.install(connection)
 
 
 def test_prune_takes_what_ended_long_ago_and_nothing_else(

@@ -70,8 +70,10 @@ def test_news_arrives_when_there_is_some(line, erin, url, row, bob):
     assert waiting.waiters() == 0
 
 
-def test_a_vote_is_news(line, erin, url, row, bob):
-    ApprovalRequest.objects.filter(pk=row.pk).update(required_approvals=2)
+def test_a_vote_is_news(line, erin, row, bob):
+    factories.decider("carol")
+    row = factories.held(row.requester, body=b"2", terms={"required_approvals": 2})
+    url = f"/approvals/{row.pk}/"
     answer = line.call(erin.get, url, headers=tag(erin, url))
     until_waiting()
     services.approve(row, by=bob)

@@ -218,8 +218,8 @@ def test_no_header_makes_a_call_the_servers_own(caller, name):
 def test_an_approval_that_the_caller_is_to_use_is_not_run_by_the_server(caller):
     row = held(caller)
     kept = StoredCall.objects.get()
-    ApprovalRequest.objects.update(execution=Execution.CALLER)
     services.approve(row, by=caller.bob)
+    ApprovalRequest.objects.update(execution=Execution.CALLER)
     StoredCall.objects.filter(pk=kept.pk).update(next_attempt_at=row.created_at)
     assert not execution.run(row.pk)
     assert RUNS == []

@@ -9,7 +9,7 @@ from django.db import transaction
 
 from jit_approval import exceptions, services
 from jit_approval.audit import chain
-from jit_approval.models import ApprovalRequest, AuditEvent, Notification
+from jit_approval.models import ApprovalRequest, AuditEvent, Decision, Notification
 from jit_approval.states import LEGAL_MOVES, Outcome, Status
 from tests import factories
 
@@ -152,6 +152,30 @@ def test_one_person_decides_once() -> None:
     services.approve(row, by=bob)
     with pytest.raises(exceptions.AlreadyDecided):
         services.approve(row, by=bob)
+
+
+@pytest.mark.parametrize(
+    "column", ["fingerprint", "payload", "state_digest", "required_approvals", "requester_label"]
+)
+def test_nobody_approves_what_was_rewritten_since_it_was_held(column) -> None:
+    bob = factories.decider()
+    row = factories.held()
+    changed = 0 if column == "required_approvals" else "another"
+    ApprovalRequest.objects.filter(pk=row.pk).update(**{column: changed})
+    with pytest.raises(exceptions.RequestRewritten):
+        services.approve(row, by=bob)
+    assert (factories.fresh(row).status, Decision.objects.count()) == ("pending", 0)
+    assert services.reject(row, by=bob).status == Status.REJECTED
+
+
+@pytest.mark.parametrize("held", [{"kind": "noted"}, {"body": ""}, {"body": "{}"}, {"sequence": 9}])
+def test_nobody_approves_what_the_trail_does_not_know(held) -> None:
+    bob = factories.decider()
+    row = factories.held()
+    row.audit_events.update(**held)
+    with pytest.raises(exceptions.RequestRewritten):
+        services.approve(row, by=bob)
+    assert (factories.fresh(row).status, Decision.objects.count()) == ("pending", 0)
 
 
 def test_quorum_counts_persons_who_are_deciders_still() -> None:

@@ -14,7 +14,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from jit_approval import conf, policies, policy_changes, services
-from jit_approval.admin import timeline
 from jit_approval.calls import Origin
 from jit_approval.exceptions import (
     AlreadyDecided,
@@ -23,9 +22,10 @@ from jit_approval.exceptions import (
     IllegalTransition,
     MayNotDecide,
     NotDurable,
+    RequestRewritten,
     SelfApprovalForbidden,
 )
-from jit_approval.models import ApprovalRequest, AuditEvent
+from jit_approval.models import ApprovalRequest
 from jit_approval.policies import progress
 from jit_approval.states import Execution, Outcome, Status
 
@@ -79,14 +79,8 @@ class Result:
 def attempt(
     row: ApprovalRequest, choice: str, *, by: Any, comment: str, origin: Origin | None = None
 ) -> Result:
-    """Ask the one service that decides. Errors come back as text, never as a guess about the row.
-
-    What was rewritten since it was held is not approved here: who did so has shown something else than is asked.
-    """
+    """Ask the one service that decides. Errors come back as text, never as a guess about the row."""
     try:
-        if choice == Choice.APPROVE and row.status == Status.PENDING and _is_rewritten(row):
-            text = _("What is shown is not what was asked: it was rewritten in the database.")
-            return Result(error=text, status=409)
         return Result(row=_SERVICES[choice](row, by=by, comment=comment, origin=origin))
     except ApprovalError as error:
         if isinstance(error, SelfApprovalForbidden) and not _is_behind(by, row):
@@ -102,11 +96,6 @@ def attempt(
         return Result(error=text, status=503, database_failed=True)
 
 
-def _is_rewritten(row: ApprovalRequest) -> bool:
-    held = AuditEvent.objects.using(policies.database()).filter(approval_request=row.pk, sequence=1)
-    return bool(timeline.rewritten(row, held))
-
-
 def _is_behind(by: Any, row: ApprovalRequest) -> bool:
     return policies.is_behind(by, row.requester_id, row.persons)
 
@@ -115,6 +104,11 @@ def _refused(error: ApprovalError) -> Result:
     texts: list[tuple[type[ApprovalError], str, int]] = [
         (SelfApprovalForbidden, _("This is your own call. Somebody else has to decide it."), 403),
         (MayNotDecide, _("You are not among the deciders of this request."), 403),
+        (
+            RequestRewritten,
+            _("What is shown is not what was asked: it was rewritten in the database."),
+            409,
+        ),
         (AlreadyDecided, _("You have decided this request before."), 409),
         (IllegalTransition, _("Too late: it has moved on, or its time is over."), 409),
         (CommentTooLong, _too_long(), 400),

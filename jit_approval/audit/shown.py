@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from jit_approval.audit import acts
+from jit_approval.exceptions import RequestRewritten
 from jit_approval.fingerprint import canonical_json
 from jit_approval.redaction import shorten, visible
 
@@ -101,6 +102,19 @@ def _as_any_database_gives_it(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_as_any_database_gives_it(item) for item in value]
     return value
+
+
+def ensure_as_held(row: Any, body: str | None) -> None:
+    """Refuse an open request that is not what the body of its `held` event says. Of open ones nothing is erased.
+
+    Raises:
+        RequestRewritten: it differs, or there is no such event.
+    """
+    values = {name: getattr(row, name) for name in COLUMNS}
+    if not body or differing(values, body):
+        raise RequestRewritten(
+            "What is shown is not what was asked: it was rewritten in the database."
+        )
 
 
 def differing(row: Mapping[str, Any], body: str) -> list[str]:
