@@ -99,7 +99,7 @@ def approve(
         CommentTooLong: the comment exceeds `MAX_REASON_LENGTH`.
     """
     with transitions.durable() as alias:
-        row, standing = voting.locked_for(by, approval_request.pk, Status.APPROVED, alias)
+        row, standing = voting.locked_for(by, approval_request, Status.APPROVED, alias)
         row.weighed = row.weighed or bool(standing.on_behalf_of or standing.linked)
         data = voting.cast(row, by, standing, Verdict.APPROVE, comment, alias)
         weighed = {"weighed": row.weighed}
@@ -140,7 +140,7 @@ def reject(
     Raises: as `approve`, but that a request that was rewritten is rejected like any other.
     """
     with transitions.durable() as alias:
-        row, standing = voting.locked_for(by, approval_request.pk, Status.REJECTED, alias)
+        row, standing = voting.locked_for(by, approval_request, Status.REJECTED, alias)
         data = voting.cast(row, by, standing, Verdict.REJECT, comment, alias)
         changes = {**transitions.CLOSED, "decided_at": row.now}
         changes["cooldown_until"] = row.now + row.rejection_cooldown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -21,48 +22,62 @@ def _held_body_sql(alias: str) -> str:
     quote = connections[alias].ops.quote_name
     events, requests = (quote(model._meta.db_table) for model in (AuditEvent, ApprovalRequest))
     return (
-        f"(SELECT e.body FROM {events} e"  # noqa: S608
-        f" WHERE e.approval_request_id = {requests}.id AND e.sequence = 1 AND e.kind = 'held')"
+        f"(SELECT CASE WHEN e.kind = 'held' THEN e.body END FROM {events} e"  # noqa: S608
+        f" WHERE e.approval_request_id = {requests}.id AND e.sequence = 1)"
     )
 
 
-_WITH_AUTHORITY = prepared.Select(
-    ApprovalRequest,
-    extras=lambda alias: (
-        transitions.now_extra(alias),
-        ("own", policies.authority_of_user_sql(), models.IntegerField()),
-        ("delegates", delegations.touches_sql(alias), models.IntegerField()),
-        ("held_body", _held_body_sql(alias), models.TextField()),
-    ),
-)
+@cache
+def _with_authority(ways: policies.Ways) -> prepared.Select[ApprovalRequest]:
+    return prepared.Select(
+        ApprovalRequest,
+        extras=lambda alias: (
+            transitions.now_extra(alias),
+            ("own", policies.authority_of_user_sql(ways), models.IntegerField()),
+            ("delegates", delegations.touches_sql(alias), models.IntegerField()),
+            ("held_body", _held_body_sql(alias), models.TextField()),
+        ),
+    )
+
+
 _WITH_VOTES = prepared.Select(
     ApprovalRequest,
-    extras=lambda alias: (("votes", policies.valid_votes_sql(), models.IntegerField()),),
+    extras=lambda alias: (
+        ("votes", policies.valid_votes_sql(policies.Ways()), models.IntegerField()),
+    ),
 )
 
 
 def locked_for(
-    by: Any, pk: UUID, target: Status, alias: str
+    by: Any, approval_request: ApprovalRequest, target: Status, alias: str
 ) -> tuple[ApprovalRequest, policies.Standing]:
     """Lock the request, and read in the same statement what gives `by` authority over it.
 
     What was rewritten since it was held is not approved: who did so has shown something else than was asked.
     """
-    key = policies.user_key(by, alias)
-    row = transitions.the(
-        _WITH_AUTHORITY.rows(
-            using=alias,
-            where={"id": pk},
-            tail=transitions.for_update(alias),
-            extras_params=(key, key, key),
-        )
-    )
+    row = _locked(by, approval_request.pk, policies.ways_of(approval_request), alias)
     own, delegates = bool(row.own), bool(row.delegates)  # type: ignore[attr-defined]
     standing = policies.ensure_may_decide(by, row, own=own, delegates=delegates)
     transitions.ensure_legal(row, target)
     if target is Status.APPROVED:
         shown.ensure_as_held(row, row.held_body)  # type: ignore[attr-defined]
     return row, standing
+
+
+def _locked(by: Any, pk: UUID, ways: policies.Ways, alias: str) -> ApprovalRequest:
+    key = policies.user_key(by, alias)
+    row = transitions.the(
+        _with_authority(ways).rows(
+            using=alias,
+            where={"id": pk},
+            tail=transitions.for_update(alias),
+            extras_params=(key, key, key),
+        )
+    )
+    # Fewer ways than there are give no authority that is not there; but what there is must count.
+    if policies.ways_of(row) != ways:
+        return _locked(by, pk, policies.ways_of(row), alias)
+    return row
 
 
 def cast(
@@ -114,7 +129,9 @@ def enough_votes(row: ApprovalRequest, alias: str) -> tuple[str, ...]:
         IllegalTransition: counted here, they do not suffice.
     """
     if not row.weighed:
-        return (f"required_approvals <= {policies.valid_votes_sql()}",)
+        # The statement holds only for the row as it was read: a step taken since has another `audit_seq`.
+        votes = policies.valid_votes_sql(policies.ways_of(row))
+        return (f"required_approvals <= {votes}",)
     if not policies.has_quorum(transitions.locked(row.pk, alias)):
         raise IllegalTransition("Who approved may not decide any more.")
     return ()

@@ -1,6 +1,12 @@
 """Which terms a call is held on, and who may decide it. One place, used by gate, services, admin and API."""
 
-from jit_approval.policies.authority import authority_of_user_sql, user_key, valid_votes_sql
+from jit_approval.policies.authority import (
+    Ways,
+    authority_of_user_sql,
+    user_key,
+    valid_votes_sql,
+    ways_of,
+)
 from jit_approval.policies.counting import (
     has_quorum,
     is_reachable_still,
@@ -36,6 +42,7 @@ __all__ = [
     "Match",
     "Standing",
     "Trouble",
+    "Ways",
     "authority_of_user_sql",
     "choose",
     "database",
@@ -58,6 +65,7 @@ __all__ = [
     "terms_of",
     "user_key",
     "valid_votes_sql",
+    "ways_of",
     "with_authority",
     "without_behind",
 ]

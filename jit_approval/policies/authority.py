@@ -7,7 +7,7 @@ Names come from models, never from a caller; what a caller sends travels as para
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
@@ -29,16 +29,31 @@ from jit_approval.policies.persons import database
 from jit_approval.states import Verdict
 
 
-def authority_of_user_sql() -> str:
+class Ways(NamedTuple):
+    """The ways, beside the model-wide permission, by which somebody may decide a request.
+
+    Of those that a request does not have, the database need not plan anything.
+    """
+
+    policy: bool = True
+    ladder: bool = True
+
+
+def ways_of(row: ApprovalRequest) -> Ways:
+    """Return the ways there are for a request as it was read: a step that is taken later makes it another."""
+    return Ways(policy=row.policy_id is not None, ladder=row.steps_taken > 0)
+
+
+def authority_of_user_sql(ways: Ways) -> str:
     """Return SQL that is 1 where user `%s` may decide the outer approval request: by its policy, or its ladder."""
-    return _authority_of_user_sql(database(), get_user_model())
+    return _authority_of_user_sql(database(), get_user_model(), ways)
 
 
 @cache
-def _authority_of_user_sql(alias: str, user_model: Any) -> str:
+def _authority_of_user_sql(alias: str, user_model: Any, ways: Ways) -> str:
     quote = connections[alias].ops.quote_name
     users, key = quote(user_model._meta.db_table), quote(_pk_column(user_model))
-    condition = _basic(alias, user_model)
+    condition = _basic(alias, user_model, ways)
     exists = f"EXISTS (SELECT 1 FROM {users} u WHERE u.{key} = %s AND {condition})"  # noqa: S608
     return f"CASE WHEN {exists} THEN 1 ELSE 0 END"
 
@@ -115,21 +130,21 @@ def user_key(user: Any, alias: str) -> Any:
     return user._meta.pk.get_db_prep_value(user.pk, connections[alias])
 
 
-def valid_votes_sql() -> str:
+def valid_votes_sql(ways: Ways) -> str:
     """Return SQL for the number of approvals of the outer request whose givers are deciders still.
 
     By the policy's own permission, or the ladder: what rests on a delegation or on the object is counted by
     `has_quorum`.
     """
-    return _valid_votes_sql(database(), get_user_model())
+    return _valid_votes_sql(database(), get_user_model(), ways)
 
 
 @cache
-def _valid_votes_sql(alias: str, user_model: Any) -> str:
+def _valid_votes_sql(alias: str, user_model: Any, ways: Ways) -> str:
     quote = connections[alias].ops.quote_name
     users, key = quote(user_model._meta.db_table), quote(_pk_column(user_model))
     votes = quote(Decision._meta.db_table)
-    condition = _basic(alias, user_model)
+    condition = _basic(alias, user_model, ways)
     return (
         f"(SELECT COUNT(*) FROM {votes} v JOIN {users} u ON u.{key} = v.{quote('decider_id')} "  # noqa: S608
         f"WHERE v.{quote('approval_request_id')} = {_of_request(alias, 'id')} "
@@ -142,12 +157,12 @@ def _of_request(alias: str, column: str) -> str:
     return f"{quote(ApprovalRequest._meta.db_table)}.{quote(column)}"
 
 
-def _basic(alias: str, user_model: Any) -> str:
+def _basic(alias: str, user_model: Any, ways: Ways) -> str:
     """Return a condition on the user `u`: active, and may decide the outer request by its policy or its ladder."""
     names = _names(alias, user_model)
     policy, request = _of_request(alias, "policy_id"), _of_request(alias, "id")
-    more = _ESCALATED.format(u="u", request=request, **names)
-    return _AUTHORITY.format(u="u", policy=policy, more=f" OR {more}", **names)
+    more = f"OR {_ESCALATED.format(u='u', request=request, **names)}" if ways.ladder else ""
+    return _authority(names, more, policy if ways.policy else None)
 
 
 def _full(
@@ -161,7 +176,17 @@ def _full(
         more += " OR " + table.format(
             u="u", permission_key=permission, object_pk=object_pk, **names
         )
-    return _AUTHORITY.format(u="u", policy=policy, more=f" OR {more}", **names)
+    return _authority(names, f"OR {more}", policy)
+
+
+def _authority(names: dict[str, str], more: str, policy: str | None) -> str:
+    """Return the condition on the user `u`, of the model-wide permission, that on the policy, and `more`."""
+    of_policy = {
+        name: part.format(u="u", policy=policy, **names) for name, part in _OF_POLICY.items()
+    }
+    return _AUTHORITY.format(
+        u="u", more=more, **(_OF_NO_POLICY if policy is None else of_policy), **names
+    )
 
 
 @cache
@@ -285,18 +310,22 @@ def _holders_of(alias: str, model: Any, of_user: bool) -> str:
 
 
 # From one user to the permission. `(SELECT 1 … LIMIT 1) = 1`, for PostgreSQL plans each EXISTS under an OR twice.
+# Without joins: inside a statement that is made once, PostgreSQL takes longer to plan one than to execute it.
 _AUTHORITY = """{u}.is_active = {true} AND ({u}.is_superuser = {true} OR (
-SELECT 1 FROM {permission} p JOIN {types} t ON t.id = p.content_type_id
-WHERE t.app_label = 'jit_approval' AND t.model = 'approvalpolicy' AND p.codename = 'decide' AND (
+SELECT 1 FROM {permission} p WHERE p.codename = 'decide' AND p.content_type_id = (
+SELECT t.id FROM {types} t WHERE t.app_label = 'jit_approval' AND t.model = 'approvalpolicy') AND (
 (SELECT 1 FROM {by_user} x WHERE x.{by_user_user} = {u}.{pk} AND x.permission_id = p.id LIMIT 1) = 1
-OR (SELECT 1 FROM {policy_user} x WHERE x.user_id = {u}.{pk}
-AND x.content_object_id = {policy} AND x.permission_id = p.id LIMIT 1) = 1
-OR (SELECT 1 FROM {members} m
-LEFT JOIN {by_group} x ON x.group_id = m.group_id AND x.permission_id = p.id
-LEFT JOIN {policy_group} y ON y.group_id = m.group_id
-AND y.content_object_id = {policy} AND y.permission_id = p.id
-WHERE m.{members_user} = {u}.{pk} AND (x.id IS NOT NULL OR y.id IS NOT NULL) LIMIT 1) = 1
-) LIMIT 1) = 1{more})"""
+OR (SELECT 1 FROM {members} m WHERE m.{members_user} = {u}.{pk} AND (
+(SELECT 1 FROM {by_group} x WHERE x.group_id = m.group_id AND x.permission_id = p.id LIMIT 1) = 1
+{of_groups}) LIMIT 1) = 1 {of_users}) LIMIT 1) = 1 {more})"""
+
+_OF_POLICY = {
+    "of_users": """OR (SELECT 1 FROM {policy_user} x WHERE x.user_id = {u}.{pk}
+AND x.content_object_id = {policy} AND x.permission_id = p.id LIMIT 1) = 1""",
+    "of_groups": """OR (SELECT 1 FROM {policy_group} x WHERE x.group_id = m.group_id
+AND x.content_object_id = {policy} AND x.permission_id = p.id LIMIT 1) = 1""",
+}
+_OF_NO_POLICY = dict.fromkeys(_OF_POLICY, "")
 
 # Who may decide for a step of the ladder was taken. Written by `escalating` alone.
 _ESCALATED = """(SELECT 1 FROM {escalated} e WHERE e.approval_request_id = {request} AND (
