@@ -90,8 +90,17 @@ def _refuse_encodings(request: Request, parameters: dict[str, str]) -> None:
         "identity",
     }:
         raise UnbindableCall("Send the body without a Content-Encoding.", status=415)
-    charsets = (parameters.get("charset"), request._request.encoding)
-    if any(charset and charset.lower() not in _UTF_8 for charset in charsets):
+    for charset in (parameters.get("charset"), request._request.encoding):
+        ensure_utf_8(charset)
+
+
+def ensure_utf_8(charset: str | None) -> None:
+    """Refuse a body of which the headers say that it is text of another kind.
+
+    Raises:
+        UnbindableCall: 415.
+    """
+    if charset and charset.lower() not in _UTF_8:
         raise UnbindableCall("Send the body as UTF-8.", status=415)
 
 

@@ -315,6 +315,30 @@ def test_a_body_is_not_needed(row, bob):
     assert client_of(bob).post(url("reject", row)).json()["status"] == "rejected"
 
 
+@pytest.mark.parametrize(
+    ("content", "content_type", "status", "code"),
+    [
+        (b'{"comment": "no", "comment": "yes"}', "application/json", 400, "unbindable_call"),
+        (b"[" * 5000 + b"]" * 5000, "application/json", 400, "unbindable_call"),
+        (
+            '{"comment": "no"}'.encode("utf-16"),
+            "application/json; charset=utf-16",
+            415,
+            "unbindable_call",
+        ),
+        (b'{"comment": "' + b"a" * 70_000 + b'"}', "application/json", 413, "payload_too_large"),
+        (b'{"comment": "caf\xe9"}', "application/json", 400, None),
+        (b'{"comment": ', "application/json", 400, None),
+    ],
+)
+def test_a_body_that_has_not_one_meaning_decides_nothing(
+    row, bob, content, content_type, status, code
+):
+    response = client_of(bob).post(url("approve", row), content, content_type=content_type)
+    assert (response.status_code, response.json().get("code")) == (status, code)
+    assert (factories.fresh(row).status, row.decisions.count()) == ("pending", 0)
+
+
 def test_the_requester_withdraws(row, erin):
     response = move(client_of(erin), "cancel", row)
     assert (response.json()["status"], response.json()["next"]) == ("cancelled", "ask_again")

@@ -101,6 +101,17 @@ def test_an_endpoint_that_is_gone_is_disabled_and_says_so(erin, endpoint):
     assert (shown["enabled"], "410" in shown["disabled_because"]) == (False, True)
 
 
+def test_an_endpoint_that_fails_is_one_line_in_the_log(erin, endpoint, caplog):
+    registered(erin, endpoint)
+    endpoint.status = 503
+    row = factories.held(erin)
+    services.reject(row, by=type(erin).objects.get(username="bob"))
+    deliver(row, Event.DECIDED)
+    [record] = [each for each in caplog.records if "Could not deliver" in each.message]
+    assert "503" in record.message
+    assert record.exc_info is None
+
+
 def test_the_secret_is_shown_once_and_stored_encrypted(erin, endpoint):
     secret = registered(erin, endpoint)["secret"]
     assert "secret" not in client(erin).get(URL).json()["results"][0]

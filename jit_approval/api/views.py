@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any, ClassVar
@@ -17,7 +17,6 @@ from django.contrib.auth import get_user_model
 from django.db import Error, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.utils.http import parse_etags
-from rest_framework.exceptions import ParseError
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import JSONParser
 from rest_framework.permissions import IsAuthenticated
@@ -27,7 +26,7 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
-from jit_approval import conf, policies, problems, services, waiting
+from jit_approval import body, conf, policies, problems, services, waiting
 from jit_approval.api import rows, shapes
 from jit_approval.api.downloads import receipt_file
 from jit_approval.api.pages import NewestFirst
@@ -53,7 +52,7 @@ class IsAccount(IsAuthenticated):
 
 
 class CommentParser(JSONParser):
-    """JSON of a size and depth that a comment may have."""
+    """JSON in UTF-8 that all readers read alike, of a size and depth that a comment may have."""
 
     def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
         """Parse, reading no more than `_MAX_BODY` bytes."""
@@ -64,10 +63,10 @@ class CommentParser(JSONParser):
                 f"At most {_MAX_BODY} bytes.",
                 status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             )
-        try:
-            return super().parse(BytesIO(content), media_type, parser_context)
-        except RecursionError:
-            raise ParseError("JSON parse error: nested too deeply.") from None
+        body.ensure_utf_8((parser_context or {}).get("encoding"))
+        with suppress(ValueError):  # no JSON: what follows says so
+            body.of_json(content.decode())
+        return super().parse(BytesIO(content), media_type, parser_context)
 
 
 class ApprovalView(APIView):

@@ -273,10 +273,16 @@ def _claim(row: Row) -> bool:
 
 def _write_failure(row: Row, error: Exception) -> None:
     """Note what went wrong, and when to try again, unless no attempt is left or could help."""
-    logger.warning(
-        "Could not deliver notification %s (attempt %s)", row.pk, row.attempts, exc_info=error
-    )
     transport = error if isinstance(error, TransportError) else None
+    # Where a transport fails it says why; anything else may be a fault of the code.
+    said = f": {visible(str(error))}" if transport else ""
+    logger.warning(
+        "Could not deliver notification %s (attempt %s)%s",
+        row.pk,
+        row.attempts,
+        said,
+        exc_info=None if transport else error,
+    )
     name = "" if transport else f"{type(error).__name__}: "
     text = visible(f"{name}{error}")[:500]
     last = row.attempts >= MAX_ATTEMPTS or (transport is not None and transport.permanent)
