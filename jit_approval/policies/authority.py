@@ -1,4 +1,4 @@
-"""Who holds the permission to decide, as SQL put together once per database.
+"""Whether one user holds the permission to decide, as SQL put together once per database.
 
 By hand, for it runs inside every decision and every consuming UPDATE: 0.4 ms against 2.9 ms through the ORM.
 Names come from models, never from a caller; what a caller sends travels as parameters.
@@ -9,22 +9,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from django.apps import apps
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group, Permission
-from django.contrib.contenttypes.models import ContentType
-from django.db import connections, models
-from guardian.models import GroupObjectPermissionBase, UserObjectPermissionBase
+from django.db import connections
 
 from jit_approval import clock
-from jit_approval.models import (
-    ApprovalRequest,
-    Decision,
-    Delegation,
-    EscalatedDecider,
-    PolicyGroupPermission,
-    PolicyUserPermission,
-)
+from jit_approval.models import ApprovalRequest, Decision, Delegation
+from jit_approval.policies import holders, tables
 from jit_approval.policies.persons import database
 from jit_approval.states import Verdict
 
@@ -52,7 +42,7 @@ def authority_of_user_sql(ways: Ways) -> str:
 @cache
 def _authority_of_user_sql(alias: str, user_model: Any, ways: Ways) -> str:
     quote = connections[alias].ops.quote_name
-    users, key = quote(user_model._meta.db_table), quote(_pk_column(user_model))
+    users, key = quote(user_model._meta.db_table), quote(tables.pk_column(user_model))
     condition = _basic(alias, user_model, ways)
     exists = f"EXISTS (SELECT 1 FROM {users} u WHERE u.{key} = %s AND {condition})"  # noqa: S608
     return f"CASE WHEN {exists} THEN 1 ELSE 0 END"
@@ -65,7 +55,7 @@ def authority_of_any_sql(alias: str, user_model: Any) -> str:
     Authority by the permission on the object counts. A requester's stand-in never has it.
     """
     quote = connections[alias].ops.quote_name
-    users, key = quote(user_model._meta.db_table), quote(_pk_column(user_model))
+    users, key = quote(user_model._meta.db_table), quote(tables.pk_column(user_model))
     full = _full(
         alias,
         user_model,
@@ -110,14 +100,8 @@ def able_params(alias: str, row: ApprovalRequest) -> tuple[Any, ...]:
         row.policy_id,
         row.policy_id,
         key,
-        *object_params(alias, row.object_permission, row.object_pk),
+        *holders.object_params(row.object_permission, row.object_pk),
     )
-
-
-def object_params(alias: str, permission: Any, object_pk: str) -> tuple[Any, ...]:
-    """Return the parameters of `object_holders_sql`, in order."""
-    pairs = len(_object_tables(alias))
-    return (permission, permission, *((permission, object_pk) * pairs))
 
 
 def request_key(pk: Any, alias: str) -> Any:
@@ -142,7 +126,7 @@ def valid_votes_sql(ways: Ways) -> str:
 @cache
 def _valid_votes_sql(alias: str, user_model: Any, ways: Ways) -> str:
     quote = connections[alias].ops.quote_name
-    users, key = quote(user_model._meta.db_table), quote(_pk_column(user_model))
+    users, key = quote(user_model._meta.db_table), quote(tables.pk_column(user_model))
     votes = quote(Decision._meta.db_table)
     condition = _basic(alias, user_model, ways)
     return (
@@ -159,7 +143,7 @@ def _of_request(alias: str, column: str) -> str:
 
 def _basic(alias: str, user_model: Any, ways: Ways) -> str:
     """Return a condition on the user `u`: active, and may decide the outer request by its policy or its ladder."""
-    names = _names(alias, user_model)
+    names = tables.names(alias, user_model)
     policy, request = _of_request(alias, "policy_id"), _of_request(alias, "id")
     more = f"OR {_ESCALATED.format(u='u', request=request, **names)}" if ways.ladder else ""
     return _authority(names, more, policy if ways.policy else None)
@@ -169,7 +153,7 @@ def _full(
     alias: str, user_model: Any, policy: str, permission: str, object_pk: str, request: str
 ) -> str:
     """Return the same, where the permission on the object counts too."""
-    names = _names(alias, user_model)
+    names = tables.names(alias, user_model)
     more = _ESCALATED.format(u="u", request=request, **names) + " OR "
     more += _OBJECT.format(u="u", permission_key=permission, **names)
     for table in _object_tables(alias):
@@ -189,92 +173,7 @@ def _authority(names: dict[str, str], more: str, policy: str | None) -> str:
     )
 
 
-@cache
-def holders_sql(alias: str, user_model: Any, *, of_policy: bool = True) -> str:
-    """Return SQL for the keys of all who hold the permission: model-wide, or on the policy `%s` (twice).
-
-    Without `of_policy`, model-wide alone, and no parameters: less to plan, on the way of every held call.
-    """
-    sql = f"{_HOLDERS} {_POLICY_HOLDERS}" if of_policy else _HOLDERS
-    return sql.format(**_names(alias, user_model))
-
-
-@cache
-def escalated_sql(alias: str, user_model: Any) -> str:
-    """Return SQL for the keys of all who may decide the request `%s` (twice) for a step of its ladder was taken."""
-    return _ESCALATED_HOLDERS.format(**_names(alias, user_model))
-
-
-@cache
-def object_holders_sql(alias: str, user_model: Any) -> str:
-    """Return SQL for the keys of all who hold a permission on an object.
-
-    Parameters: as `object_params` lays them out.
-    """
-    names = _names(alias, user_model)
-    parts = [_OBJECT_HOLDERS.format(**names)]
-    for model, of_user in _object_models():
-        parts.append(_holders_of(alias, model, of_user).format(**names))
-    return " UNION ALL ".join(parts)
-
-
-@cache
-def is_decider_sql(alias: str, user_model: Any, *, of_policy: bool = True) -> str:
-    """Return a condition on rows of the user table: a decider by permission. Parameters as `holders_sql`."""
-    names = _names(alias, user_model)
-    holders = holders_sql(alias, user_model, of_policy=of_policy)
-    return (
-        f"is_active = {names['true']} AND (is_superuser = {names['true']} "
-        f"OR {names['pk']} IN ({holders}))"
-    )
-
-
-def _names(alias: str, user_model: Any) -> dict[str, str]:
-    quote = connections[alias].ops.quote_name
-    return {
-        "permission": quote(Permission._meta.db_table),
-        "types": quote(ContentType._meta.db_table),
-        "by_user": quote(user_model.user_permissions.through._meta.db_table),
-        "by_user_user": quote(user_model.user_permissions.field.m2m_column_name()),
-        "members": quote(user_model.groups.through._meta.db_table),
-        "members_user": quote(user_model.groups.field.m2m_column_name()),
-        "by_group": quote(Group.permissions.through._meta.db_table),
-        "policy_user": quote(PolicyUserPermission._meta.db_table),
-        "policy_group": quote(PolicyGroupPermission._meta.db_table),
-        "escalated": quote(EscalatedDecider._meta.db_table),
-        "pk": quote(_pk_column(user_model)),
-        "true": "TRUE" if connections[alias].vendor == "postgresql" else "1",
-    }
-
-
 # --- permissions on the object that is called ---------------------------------------------------------------
-
-
-@cache
-def _object_models() -> tuple[tuple[Any, bool], ...]:
-    """Return guardian's tables of this project, generic and direct, and whether each is of users."""
-    ours = (PolicyUserPermission, PolicyGroupPermission)
-    return tuple(
-        (model, issubclass(model, UserObjectPermissionBase))
-        for model in apps.get_models()
-        if issubclass(model, UserObjectPermissionBase | GroupObjectPermissionBase)
-        and model not in ours
-    )
-
-
-def _is_this_object(alias: str, model: Any, object_pk: str) -> str:
-    """Return a condition on the row `x` of one of those tables: it is about the object."""
-    quote = connections[alias].ops.quote_name
-    names = {field.name for field in model._meta.concrete_fields}
-    if "object_pk" in names:
-        return f"x.object_pk = {object_pk}"
-    column = model._meta.get_field("content_object")
-    text = {"mysql": "CHAR", "sqlite": "TEXT"}.get(connections[alias].vendor, "VARCHAR")
-    key = f"CAST(x.{quote(column.column)} AS {text})"
-    if isinstance(column.target_field, models.UUIDField):
-        # Without a type of their own, some databases keep the hyphens and some do not.
-        return f"REPLACE({key}, '-', '') = REPLACE({object_pk}, '-', '')"
-    return f"{key} = {object_pk}"
 
 
 @cache
@@ -282,8 +181,11 @@ def _object_tables(alias: str) -> tuple[str, ...]:
     """Return, for each such table, a condition on user `{u}`, `{permission_key}` and `{object_pk}`."""
     quote = connections[alias].ops.quote_name
     found = []
-    for model, of_user in _object_models():
-        table, is_it = quote(model._meta.db_table), _is_this_object(alias, model, "{object_pk}")
+    for model, of_user in tables.object_models():
+        table, is_it = (
+            quote(model._meta.db_table),
+            tables.is_this_object(alias, model, "{object_pk}"),
+        )
         source = (
             f"{table} x WHERE x.user_id = {{u}}.{{pk}}"
             if of_user
@@ -295,18 +197,6 @@ def _object_tables(alias: str) -> tuple[str, ...]:
             f"AND {is_it} LIMIT 1) = 1"
         )
     return tuple(found)
-
-
-def _holders_of(alias: str, model: Any, of_user: bool) -> str:
-    table = connections[alias].ops.quote_name(model._meta.db_table)
-    is_it = _is_this_object(alias, model, "%s")
-    where = f"WHERE x.permission_id = %s AND {is_it}"
-    if of_user:
-        return f"SELECT x.user_id FROM {table} x {where}"  # noqa: S608
-    return (
-        f"SELECT m.{{members_user}} FROM {table} x "  # noqa: S608
-        f"JOIN {{members}} m ON m.group_id = x.group_id {where}"
-    )
 
 
 # From one user to the permission. `(SELECT 1 … LIMIT 1) = 1`, for PostgreSQL plans each EXISTS under an OR twice.
@@ -332,34 +222,8 @@ _ESCALATED = """(SELECT 1 FROM {escalated} e WHERE e.approval_request_id = {requ
 e.user_id = {u}.{pk} OR e.group_id IN (SELECT m.group_id FROM {members} m WHERE m.{members_user} = {u}.{pk})
 ) LIMIT 1) = 1"""
 
-_ESCALATED_HOLDERS = """SELECT e.user_id FROM {escalated} e
-WHERE e.approval_request_id = %s AND e.user_id IS NOT NULL
-UNION ALL SELECT m.{members_user} FROM {escalated} e JOIN {members} m ON m.group_id = e.group_id
-WHERE e.approval_request_id = %s"""
-
 # Who holds the permission for every object of its kind.
 _OBJECT = """(SELECT 1 FROM {by_user} x WHERE x.{by_user_user} = {u}.{pk}
 AND x.permission_id = {permission_key} LIMIT 1) = 1
 OR (SELECT 1 FROM {members} m JOIN {by_group} x ON x.group_id = m.group_id
 WHERE m.{members_user} = {u}.{pk} AND x.permission_id = {permission_key} LIMIT 1) = 1"""
-
-_OBJECT_HOLDERS = """SELECT x.{by_user_user} FROM {by_user} x WHERE x.permission_id = %s
-UNION ALL SELECT m.{members_user} FROM {by_group} x JOIN {members} m ON m.group_id = x.group_id
-WHERE x.permission_id = %s"""
-
-# From the permission to its holders, each branch by index: never all memberships, nor all users with any permission.
-_HOLDERS = """WITH d AS (SELECT p.id FROM {permission} p WHERE p.codename = 'decide' AND p.content_type_id = (
-SELECT t.id FROM {types} t WHERE t.app_label = 'jit_approval' AND t.model = 'approvalpolicy'))
-SELECT x.{by_user_user} FROM {by_user} x WHERE x.permission_id = (SELECT d.id FROM d)
-UNION ALL SELECT m.{members_user} FROM {by_group} x JOIN {members} m ON m.group_id = x.group_id
-WHERE x.permission_id = (SELECT d.id FROM d)"""
-
-_POLICY_HOLDERS = """UNION ALL SELECT x.user_id FROM {policy_user} x
-WHERE x.content_object_id = %s AND x.permission_id = (SELECT d.id FROM d)
-UNION ALL SELECT m.{members_user} FROM {policy_group} x JOIN {members} m ON m.group_id = x.group_id
-WHERE x.content_object_id = %s AND x.permission_id = (SELECT d.id FROM d)"""
-
-
-def _pk_column(model: Any) -> str:
-    column: str = model._meta.pk.column
-    return column

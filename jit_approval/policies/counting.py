@@ -12,7 +12,7 @@ from django.db import models
 from jit_approval import conf, prepared, quorum
 from jit_approval.calls import Terms
 from jit_approval.models import ApprovalRequest, Decision, Delegation
-from jit_approval.policies import authority, delegations
+from jit_approval.policies import delegations, holders
 from jit_approval.policies.deciders import able_among, memberships, own_authority
 from jit_approval.policies.persons import database, is_behind, person_of
 from jit_approval.redaction import visible
@@ -142,7 +142,7 @@ def _some_deciders(policy_id: int | None, count: int) -> list[Any]:
     return _users(user_model).rows(
         using=alias,
         where={},
-        guards=(authority.is_decider_sql(alias, user_model, of_policy=of_policy),),
+        guards=(holders.is_decider_sql(alias, user_model, of_policy=of_policy),),
         tail=f"LIMIT {int(count)}",
         params=(policy_id, policy_id) if of_policy else (),
     )

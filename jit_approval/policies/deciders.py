@@ -13,7 +13,7 @@ from django.db.models.expressions import RawSQL
 
 from jit_approval.exceptions import MayNotDecide, SelfApprovalForbidden
 from jit_approval.models import ApprovalRequest, Delegation
-from jit_approval.policies import authority, delegations
+from jit_approval.policies import authority, delegations, holders
 from jit_approval.policies.persons import database, is_behind, person_of
 from jit_approval.querysets import ApprovalRequestQuerySet
 
@@ -81,17 +81,17 @@ def own_authority(
 ) -> Q:
     """Return the condition for users with authority of their own."""
     alias, user_model = database(), get_user_model()
-    holders = RawSQL(  # noqa: S611 - names alone
-        authority.holders_sql(alias, user_model), (policy_id, policy_id)
+    of_permission = RawSQL(  # noqa: S611 - names alone
+        holders.holders_sql(alias, user_model), (policy_id, policy_id)
     )
-    able = Q(is_superuser=True) | Q(pk__in=holders)
+    able = Q(is_superuser=True) | Q(pk__in=of_permission)
     if permission is not None:
-        params = authority.object_params(alias, permission, object_pk)
-        of_object = RawSQL(authority.object_holders_sql(alias, user_model), params)  # noqa: S611
+        params = holders.object_params(permission, object_pk)
+        of_object = RawSQL(holders.object_holders_sql(alias, user_model), params)  # noqa: S611
         able |= Q(pk__in=of_object)
     if request is not None:
         key = authority.request_key(request, alias)
-        able |= Q(pk__in=RawSQL(authority.escalated_sql(alias, user_model), (key, key)))  # noqa: S611
+        able |= Q(pk__in=RawSQL(holders.escalated_sql(alias, user_model), (key, key)))  # noqa: S611
     return able & Q(is_active=True)
 
 
