@@ -76,6 +76,23 @@ def test_a_critical_call_runs_once_all_that_led_to_it_is_signed(
     assert Checkpoint.objects.latest("number").size == 2
 
 
+def test_a_critical_call_stays_one_though_its_row_says_otherwise(
+    key: notes.Verifier, row: ApprovalRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    ApprovalRequest.objects.update(severity="low")
+    ensure_refused(row, caplog, "not what was signed when it was held: severity")
+    AuditEvent.objects.filter(sequence=1).update(sequence=9)
+    ensure_refused(row, caplog, "Its events are not all there")
+
+
+def test_a_call_that_is_not_critical_waits_for_no_seal(key: notes.Verifier) -> None:
+    bob = factories.decider("bob")
+    made = factories.held(factories.user("erin"), terms={"severity": "high"})
+    services.approve(made, by=bob)
+    assert consume(made).status == Status.CONSUMED
+    assert not Seal.objects.exists()
+
+
 def test_a_process_with_the_public_key_alone_runs_what_another_has_sealed(
     tmp_path: Path, row: ApprovalRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
