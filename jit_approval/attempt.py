@@ -9,7 +9,16 @@ from typing import NoReturn
 from django.db import IntegrityError
 from rest_framework.request import Request
 
-from jit_approval import fingerprint, policies, prefer, problems, replays, services, verdicts
+from jit_approval import (
+    fingerprint,
+    policies,
+    prefer,
+    problems,
+    refusals,
+    replays,
+    services,
+    verdicts,
+)
 from jit_approval.calls import Call, Terms
 from jit_approval.exceptions import ApprovalDenied, CoolingDown, IllegalTransition
 from jit_approval.execution import keeping
@@ -178,7 +187,7 @@ class Attempt:
         """Return the terms that can be kept, what stores the call for the server to run, and why not, if not."""
         return keeping.prepare(self.request, terms)
 
-    def _held(self, row: ApprovalRequest, now: datetime, detail: str = "") -> problems.Problem:
+    def _held(self, row: ApprovalRequest, now: datetime, detail: str = "") -> refusals.Problem:
         """Return the answer to a call that waits: 202 only if the server will run it, and the client knows how."""
         accepted = row.execution == Execution.SERVER and prefer.respond_async(self.http.META)
         return problems.held(row, now=now, detail=detail, accepted=accepted)

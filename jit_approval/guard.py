@@ -25,7 +25,7 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, models
 
-from jit_approval import policies, problems, services
+from jit_approval import policies, problems, refusals, services
 from jit_approval.arguments import call_of
 from jit_approval.attempt import Attempt
 from jit_approval.calls import Call, Terms
@@ -106,14 +106,14 @@ def _settle(
     try:
         candidates = policies.named(call.action) if by_policy else None
         return _Attempt(call, candidates, _uuid(approval_id)).settle()
-    except problems.Problem as problem:
+    except refusals.Problem as problem:
         _refuse(problem)
     except Error as error:
         logger.exception("A guarded call was refused: the database failed.")
         _refuse(problems.unavailable(), error)
 
 
-def _refuse(problem: problems.Problem, cause: Exception | None = None) -> NoReturn:
+def _refuse(problem: refusals.Problem, cause: Exception | None = None) -> NoReturn:
     """Raise what an HTTP call would have been answered."""
     detail = str(problem.body["detail"])
     if problem.code == "approval_pending":

@@ -19,7 +19,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from jit_approval import gated, problems, replays, services
+from jit_approval import gated, problems, refusals, replays, services
 from jit_approval.models import ApprovalRequest
 from jit_approval.states import Outcome
 
@@ -35,7 +35,7 @@ Handler = Callable[..., Any]
 
 def disarm(view: APIView, method: str) -> None:
     """Make sure that a probe that turns out to be a call, or a refusal that is swallowed, runs nothing."""
-    problems.answer_in(view)
+    refusals.answer_in(view)
 
     def refuse(handler: Handler, *args: Any, **kwargs: Any) -> Any:
         raise problems.unavailable("The gate was asked and has not let this call through.")
@@ -63,7 +63,7 @@ def _guard_others(view: APIView, method: str) -> None:
     """Where the view may change the method after the gate was asked, refuse what it was not asked about."""
     if type(view).initial is APIView.initial and type(view).dispatch is APIView.dispatch:
         return
-    problems.answer_in(view)
+    refusals.answer_in(view)
 
     def only_as_a_part(other: str, handler: Handler, request: Any, *args: Any, **kw: Any) -> Any:
         if gated.effective_method(request) == other:
@@ -164,7 +164,7 @@ class Run:
         if self.running:
             return handler(request, *args, **kwargs)  # it calls itself: a part of the one run
         if self.started or request is not self.request or (args, kwargs) != self.bound:
-            problems.answer_in(self.view)
+            refusals.answer_in(self.view)
             raise problems.unavailable("The approval covers one run of another call than this.")
         self.started, self.running = monotonic(), True
         returned = False

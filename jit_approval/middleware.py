@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.views import APIView
 
-from jit_approval import conf, gated, problems, repeating, waiting
+from jit_approval import conf, gated, links, repeating, waiting
 from jit_approval.handlers import ATOMIC_MARK
 
 
@@ -209,6 +209,6 @@ class _Line:
     def _point_to(held: waiting.Held, response: HttpResponseBase) -> None:
         """Say where to look: something before the gate refused the caller by now, but the server may have run it."""
         response.headers["Approval-Id"] = str(held.pk)
-        link = problems.status_url(held)
+        link = links.status_url(held)
         if link:
             response.headers["Link"] = f'<{link}>; rel="status"'

@@ -13,13 +13,13 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from jit_approval import problems, repeating, waiting
+from jit_approval import problems, refusals, repeating, waiting
 from jit_approval.execution import answers
 from jit_approval.models import ApprovalRequest
 from jit_approval.states import Execution, Status
 
 
-class RunsAnswer(problems.Answer):
+class RunsAnswer(refusals.Answer):
     """Not a refusal: what the view answered when the server ran the call, as if it had run now."""
 
     def __init__(self, approval_request: ApprovalRequest, kept: answers.Kept) -> None:

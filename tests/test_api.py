@@ -16,7 +16,7 @@ from rest_framework.authtoken.models import Token
 from rest_framework.response import Response
 from rest_framework.test import APIClient
 
-from jit_approval import clock, problems, services
+from jit_approval import clock, links, services
 from jit_approval.api.views import IsAccount
 from jit_approval.models import ApprovalRequest, Decision, Notification
 from jit_approval.notifications import delivery
@@ -98,10 +98,10 @@ def test_a_request_reads_as_the_design_says(row, erin):
         "path": "/api/customers/42/",
         "object": {"model": "testapp.customer", "pk": "42", "label": "Ada"},
         "match_code": row.match_code,
-        "created_at": problems.timestamp(row.created_at),
-        "decide_by": problems.timestamp(row.decide_by),
+        "created_at": links.timestamp(row.created_at),
+        "decide_by": links.timestamp(row.decide_by),
         "usable_until": None,
-        "expires_at": problems.timestamp(row.decide_by),
+        "expires_at": links.timestamp(row.decide_by),
         "approvals_required": 1,
         "approvals_given": 0,
         "decisions": [],
@@ -129,7 +129,7 @@ def test_an_approved_request_tells_the_client_to_repeat_its_call(row, erin, bob)
     response = client_of(erin).get(url("detail", row))
     body = response.json()
     assert (body["status"], body["next"], body["approvals_given"]) == ("approved", "repeat_call", 1)
-    assert body["expires_at"] == body["usable_until"] == problems.timestamp(done.usable_until)
+    assert body["expires_at"] == body["usable_until"] == links.timestamp(done.usable_until)
     [decision] = body["decisions"]
     assert (decision["by"], decision["verdict"], decision["comment"]) == ("bob", "approve", "fine")
     assert "Retry-After" not in response

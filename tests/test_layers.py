@@ -30,7 +30,8 @@ LAYERS = (
     "policy_changes erasure membership departures explaining delegating portable",
     "streaming keeping sweeping clockwork health",
     "advice openapi decorators renderers arguments guard commands "
-    "execution replays capture body problems waiting repeating online gate attempt gated handlers permissions api urls "
+    "execution replays capture body refusals links problems waiting repeating online gate attempt gated handlers "
+    "permissions api urls "
     "admin tasks "
     "metrics middleware checks apps management templatetags routes inventory",
 )

@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from jit_approval import clock, conf, policies, problems, secrets
+from jit_approval import clock, conf, links, policies, problems, refusals, secrets
 from jit_approval.api.views import ApprovalView, answered
 from jit_approval.models import Callback
 from jit_approval.notifications.channels import webhook
@@ -83,7 +83,7 @@ def _register(user: Any, url: str, secret: str) -> Callback:
         taken = set(rows.values_list("number", flat=True))
         number = next((each for each in range(1, limit + 1) if each not in taken), None)
         if number is None:
-            raise problems.Problem(
+            raise refusals.Problem(
                 "too_many_callbacks", f"You may have {limit}. Delete one of them first."
             )
         row = Callback(user=user, number=number, url=url, created_at=clock.now(alias))
@@ -105,5 +105,5 @@ def _shown(row: Callback) -> dict[str, Any]:
         "url": row.url,
         "enabled": row.enabled,
         "disabled_because": row.disabled_because,
-        "created_at": problems.timestamp(row.created_at),
+        "created_at": links.timestamp(row.created_at),
     }

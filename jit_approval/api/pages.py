@@ -9,7 +9,7 @@ from rest_framework.exceptions import NotFound
 from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.request import Request
 
-from jit_approval import problems
+from jit_approval import problems, refusals
 
 
 class NewestFirst(CursorPagination):
@@ -41,5 +41,5 @@ def _moment(text: str) -> datetime:
         raise _invalid() from None
 
 
-def _invalid() -> problems.Problem:
+def _invalid() -> refusals.Problem:
     return problems.invalid("The cursor is not one this list gave out.")

@@ -8,7 +8,7 @@ from typing import Any
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from jit_approval import problems
+from jit_approval import links, problems
 from jit_approval.api import rows
 from jit_approval.api.views import ApprovalView, answered
 from jit_approval.execution import answers
@@ -43,5 +43,5 @@ def _result(row: ApprovalRequest) -> dict[str, Any]:
         "headers": kept.headers,
         "body": base64.b64encode(kept.body).decode(),
         "truncated": kept.truncated,
-        "deleted_at": problems.timestamp(kept.delete_at),
+        "deleted_at": links.timestamp(kept.delete_at),
     }

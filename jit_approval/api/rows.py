@@ -59,7 +59,7 @@ def visible_to(user: Any, text: str) -> ApprovalRequest:
     """Return the request with this id, if the user may see it.
 
     Raises:
-        jit_approval.problems.Problem: 404, the same for ids that are malformed, unknown and somebody else's.
+        jit_approval.refusals.Problem: 404, the same for ids that are malformed, unknown and somebody else's.
     """
     try:
         row = read(UUID(text))

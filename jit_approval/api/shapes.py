@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from jit_approval.links import receipt_url, result_url, timestamp
 from jit_approval.models import ApprovalRequest
 from jit_approval.notifications import told
-from jit_approval.problems import has_answer, receipt_url, result_url, timestamp
+from jit_approval.problems import has_answer
 from jit_approval.states import OPEN, Execution, Outcome, Status
 
 _NEXT = {

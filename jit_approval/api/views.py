@@ -26,7 +26,7 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
-from jit_approval import body, conf, policies, problems, services, waiting
+from jit_approval import body, conf, policies, problems, refusals, services, waiting
 from jit_approval.api import rows, shapes
 from jit_approval.api.downloads import receipt_file
 from jit_approval.api.pages import NewestFirst
@@ -58,7 +58,7 @@ class CommentParser(JSONParser):
         """Parse, reading no more than `_MAX_BODY` bytes."""
         content = stream.read(_MAX_BODY + 1)
         if len(content) > _MAX_BODY:
-            raise problems.Problem(
+            raise refusals.Problem(
                 "payload_too_large",
                 f"At most {_MAX_BODY} bytes.",
                 status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -89,7 +89,7 @@ class ApprovalView(APIView):
     def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         """Answer with problem details, whatever the project's EXCEPTION_HANDLER."""
         super().setup(request, *args, **kwargs)
-        problems.answer_in(self)
+        refusals.answer_in(self)
 
     def get_renderers(self) -> list[BaseRenderer]:
         """Return JSON, and the browsable API where the project has it."""
