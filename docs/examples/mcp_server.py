@@ -16,8 +16,11 @@ from tools import TOOLS, Tools
 _PROTOCOL = "2025-06-18"
 
 
-def answer(message: dict[str, Any], tools: Tools) -> dict[str, Any] | None:
+def answer(message: Any, tools: Tools) -> dict[str, Any] | None:
     """Return the answer to one message; None for a notification."""
+    if not isinstance(message, dict):
+        error = {"code": -32600, "message": "Invalid Request"}
+        return {"jsonrpc": "2.0", "id": None, "error": error}
     if "id" not in message:
         return None
     handlers = {
@@ -26,13 +29,13 @@ def answer(message: dict[str, Any], tools: Tools) -> dict[str, Any] | None:
         "tools/list": listed,
         "tools/call": call,
     }
-    handler = handlers.get(message.get("method", ""))
+    handler = handlers.get(str(message.get("method")))
     base = {"jsonrpc": "2.0", "id": message["id"]}
     if handler is None:
         return {**base, "error": {"code": -32601, "message": "Method not found"}}
     try:
         return {**base, "result": handler(message.get("params") or {}, tools)}
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         return {**base, "error": {"code": -32602, "message": f"Invalid params: {error}"}}
 
 
@@ -40,7 +43,8 @@ def initialize(params: dict[str, Any], tools: Tools) -> dict[str, Any]:
     """Return who this is. The client's name is who acts: a claim, shown as one to who decides."""
     client = params.get("clientInfo") or {}
     name = f"{client.get('name', 'mcp')}/{client.get('version', '0')}"
-    tools.http.headers["Approval-Agent"] = name.encode("ascii", "replace").decode()[:200]
+    name = "".join(c if c.isascii() and c.isprintable() else "?" for c in name)
+    tools.http.headers["Approval-Agent"] = name[:200]
     return {
         "protocolVersion": _PROTOCOL,
         "capabilities": {"tools": {}},

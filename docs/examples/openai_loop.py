@@ -33,6 +33,14 @@ def converse(complete: Complete, tools: Tools, request: str, *, rounds: int = 20
             return str(message["content"])
         for each in message["tool_calls"]:
             function = each["function"]
-            told, _is_error = tools.call(function["name"], json.loads(function["arguments"]))
+            told, _is_error = tools.call(function["name"], _arguments(function["arguments"]))
             messages.append({"role": "tool", "tool_call_id": each["id"], "content": told})
     return "I was not done in time; whatever waits for approval has not been done."
+
+
+def _arguments(text: str) -> Any:
+    """Return what the model sent. Models send what is no JSON: the tool says so, and the model tries again."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import UUID
 
 import httpx
 
@@ -49,9 +50,23 @@ class Tools:
         self._waiting: dict[str, str] = {}
 
     def call(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
-        """Return what the model is told, and whether it is an error or a refusal."""
+        """Return what the model is told, and whether it is an error or a refusal. Whatever it sent, nothing is raised."""
+        try:
+            return self._call(name, arguments)
+        except (KeyError, TypeError, ValueError) as error:
+            return f"Not executed. Wrong arguments: {error!r}.", True
+        except httpx.ConnectError as error:
+            return f"Not executed. There is no connection: {error}.", True
+        except httpx.HTTPError as error:
+            return (
+                f"No answer came: {error!r}. It may have been done: look before you say so.",
+                True,
+            )
+
+    def _call(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
         if name == "approval_status":
-            answer = self.http.get(f"/approvals/{arguments['approval_id']}/")
+            # A model may send anything: as an id, "../api/customers/2" would read another page.
+            answer = self.http.get(f"/approvals/{UUID(str(arguments['approval_id']))}/")
         elif name == "erase_customer":
             answer = self._gated(
                 "DELETE", f"/api/customers/{int(arguments['customer_id'])}/", arguments
@@ -63,9 +78,11 @@ class Tools:
 
     def _gated(self, method: str, url: str, arguments: dict[str, Any]) -> httpx.Response:
         call = json.dumps([method, url])
-        headers = {"Approval-Reason": str(arguments.get("reason", ""))}
+        # One line of UTF-8: what a model writes has line breaks and umlauts, and no header of httpx's own has them.
+        reason = "".join(c if c.isprintable() else " " for c in str(arguments.get("reason", "")))
+        headers = {b"Approval-Reason": " ".join(reason.split()).encode("utf-8", "replace")}
         if call in self._waiting:
-            headers["Approval-Id"] = self._waiting[call]
+            headers[b"Approval-Id"] = self._waiting[call].encode()
         answer = self.http.request(method, url, headers=headers)
         if answer.is_error and _code(answer) == "approval_pending":
             self._waiting[call] = answer.json()["approval_id"]
