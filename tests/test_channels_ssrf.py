@@ -161,6 +161,12 @@ def test_no_url_that_could_be_read_differently_is_called(
     assert (connections, asked) == ([], [])
 
 
+@pytest.mark.parametrize("url", ["https://[::1]/", "https://[2606:4700::1]/", "https://10.0.0.1/"])
+def test_who_names_an_address_is_told_that_it_takes_a_name(url: str) -> None:
+    with pytest.raises(public.NotPublic, match="a name, not an address"):
+        public.parse(url, (443,))
+
+
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_no_name_leads_to_an_address_that_is_not_public(
     address: str, monkeypatch: pytest.MonkeyPatch

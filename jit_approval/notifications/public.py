@@ -118,6 +118,8 @@ def parse(url: str, ports: tuple[int, ...]) -> SplitResult:
 
 
 def _ensure_name(netloc: str) -> None:
+    if netloc.startswith("["):
+        raise NotPublic("The host is a name, not an address.")
     host, colon, port = netloc.partition(":")
     if colon and not (port.isdecimal() and port == str(int(port))):
         raise NotPublic("This is no port.")
