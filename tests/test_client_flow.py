@@ -234,6 +234,13 @@ def test_every_refusal_of_the_gate_is_an_exception(code: str, error: Any) -> Non
         talk.step(state())
 
 
+def test_without_time_to_wait_the_status_is_read_once() -> None:
+    talk = Talk(problem(), wait=0)
+    assert isinstance(talk.step(), Look)
+    with pytest.raises(errors.TimedOut):
+        talk.step(state(headers={"etag": 'W/"1"'}))
+
+
 def test_nobody_decides_in_time() -> None:
     talk = Talk(problem(), wait=60)
     step = talk.step()

@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 def _url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise argparse.ArgumentTypeError("an URL begins with http:// or https://")
+        raise argparse.ArgumentTypeError("a URL begins with http:// or https://")
     return text
 
 

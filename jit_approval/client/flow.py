@@ -161,7 +161,8 @@ class Flow:
         if self._reads_again:
             self._reads_again = False
             return True
-        return bool(self._etag) and self._long_polls is None
+        # Too little time for a long poll would make of it a look that comes too soon.
+        return bool(self._etag) and self._long_polls is None and self._left() >= 1
 
     def _count(self) -> None:
         if self._looks is not None:
