@@ -50,7 +50,7 @@ class Tools:
         self._waiting: dict[str, str] = {}
 
     def call(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
-        """Return what the model is told, and whether it is an error or a refusal. Whatever it sent, nothing is raised."""
+        """Return what the model is told, and whether it is an error. Whatever it sent, nothing is raised."""
         try:
             return self._call(name, arguments)
         except (KeyError, TypeError, ValueError) as error:
