@@ -189,9 +189,33 @@ def _readable(value: Any) -> Any:
 
 
 def fresh(obj: models.Model) -> models.Model:
-    """Return the row as it is now: what is in memory may be old."""
+    """Return the row as it is now: what is in memory may be old.
+
+    Raises:
+        UnbindableCall: it is not there; or is not what is in memory, which the function would get, and nobody saw.
+    """
     rows = type(obj)._base_manager.using(obj._state.db or policies.database())
     found = rows.filter(pk=obj.pk).first()
     if found is None:
         raise UnbindableCall("The row that the call is about does not exist.")
+    if names := _differing(obj, found):
+        raise UnbindableCall(
+            f"In memory the {obj._meta.verbose_name} is not as in the database: {', '.join(names)}. "
+            "Save it or read it again, and call anew."
+        )
     return found
+
+
+def _differing(obj: models.Model, found: models.Model) -> list[str]:
+    """Return the fields whose values, as far as they are loaded, are others than the database's."""
+    loaded = [field for field in obj._meta.concrete_fields if field.attname in vars(obj)]
+    return [field.name for field in loaded if not _is_same(field, obj, found)]
+
+
+def _is_same(field: Any, obj: models.Model, found: models.Model) -> bool:
+    value, saved = getattr(obj, field.attname), getattr(found, field.attname)
+    try:
+        # "10.00" where the database gives Decimal(10) is the same.
+        return bool(value == saved or field.to_python(value) == saved)
+    except Exception:
+        return False

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar, overload
 
 from django.core.exceptions import ImproperlyConfigured
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.utils.decorators import classonlymethod
 from django.views import View
@@ -25,7 +25,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from jit_approval import body
+from jit_approval import body, gated
 from jit_approval.permissions import RequiresApproval, RequiresApprovalByPolicy
 from jit_approval.renderers import ProblemPage
 
@@ -72,7 +72,8 @@ def requires_approval(view: Any = None, /, **told: Any) -> Any:
     Args:
         view: the function or class; left out where there are options.
         told: `action`, the label of what is called (default: the name without `View`, and the method);
-            `methods` that are held instead of all unsafe ones; `by_policy=True` holds only what a policy names;
+            `methods` that are held instead of all unsafe ones, on a function all where GET is among them;
+            `by_policy=True` holds only what a policy names;
             `get_object(request, **kwargs)` loads the object of a function's call (a class is asked for its own);
             `context(request, obj)`, `version(obj)`, `scope(request)` as the methods of DRF views.
 
@@ -103,14 +104,28 @@ def _decorated(options: Options, view: Any) -> Any:
 
 def _on_function(options: Options, view: Callable[..., Any]) -> Callable[..., Any]:
     _ensure_sync(view, view)
+    if any(name.upper() in gated.SAFE_METHODS for name in options.methods or ()):
+        # It does something where others only read; of the other methods it may do the same.
+        options = replace(options, methods=tuple(sorted(gated.KNOWN_METHODS)))
     gate = _gate_for(getattr(view, "__name__", type(view).__name__), view, options)
 
     @functools.wraps(view)
     def ask(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method in gated.SAFE_METHODS - gated.KNOWN_METHODS:
+            # These are never held, and a function would do for them what it does for all.
+            return _without_the_function(request)
         return gate(options=options, target=view).ask(request, *args, **kwargs)
 
     ask.cls, ask.initkwargs = gate, {}  # type: ignore[attr-defined]
     return ask
+
+
+def _without_the_function(request: HttpRequest) -> HttpResponse:
+    """Answer OPTIONS as Django's class-based views do, TRACE as they do without a handler. RFC 9110 §9.3.7."""
+    if request.method != "OPTIONS":
+        return HttpResponseNotAllowed(sorted(gated.KNOWN_METHODS))
+    allowed = ", ".join(sorted({*gated.KNOWN_METHODS, "OPTIONS"}))
+    return HttpResponse(headers={"Allow": allowed, "Content-Length": "0"})
 
 
 def _on_class(options: Options, view: type) -> type:

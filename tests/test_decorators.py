@@ -161,8 +161,22 @@ def test_what_is_not_held_runs_as_if_nothing_were_there(erin) -> None:
     answer = erin.get("/close/2026/")
     assert answer.status_code == 201
     assert not {"Allow", "Vary", "Approval-Id"} & set(answer.headers)
-    assert erin.options("/close/2026/").status_code == 201
-    assert len(RAN) == 2
+    assert len(RAN) == 1
+
+
+@pytest.mark.parametrize("path", ["/close/2026/", "/export/"])
+def test_no_function_is_called_by_methods_that_cannot_be_held(erin, path) -> None:
+    answer = erin.options(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert "POST" in answer["Allow"]
+    assert erin.trace(path).status_code == 405
+    assert (RAN, ApprovalRequest.objects.count()) == ([], 0)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "PATCH", "DELETE"])
+def test_a_function_that_is_held_on_reading_is_held_on_all_else(erin, method) -> None:
+    assert erin.generic(method, "/export/").status_code == 403
+    assert RAN == []
 
 
 def test_methods_of_ones_own_choice_are_held(erin, bob) -> None:

@@ -144,10 +144,37 @@ def test_a_row_that_changed_after_the_approval_voids_it(erin, bob, as_object) ->
     how: dict[str, Any] = {"obj": customer} if as_object else {"args": {"rows": [customer]}}
     services.approve(held(by=erin, **how), by=bob)
     Customer.objects.update(name="Eve")  # the row in memory does not know
+    with pytest.raises(exceptions.UnbindableCall, match=r"In memory the customer .*: name"):
+        run(by=erin, **how)
+    customer.refresh_from_db()
     with pytest.raises(CallRefused) as caught:
         run(by=erin, **how)
     assert caught.value.code == "approval_stale"
     assert RAN == []
+
+
+@pytest.mark.parametrize("as_object", [True, False])
+def test_what_is_changed_in_memory_alone_is_what_nobody_approved(erin, bob, as_object) -> None:
+    customer = Customer.objects.create(name="Ada", balance="10.00")
+    how: dict[str, Any] = {"obj": customer} if as_object else {"args": {"rows": [customer]}}
+    services.approve(held(by=erin, **how), by=bob)
+    customer.balance = object()
+    with pytest.raises(exceptions.UnbindableCall, match="balance"):
+        run(by=erin, **how)
+    customer.balance = Decimal(11)
+    with pytest.raises(exceptions.UnbindableCall, match="balance"):
+        run(by=erin, **how)
+    assert RAN == []
+    customer.balance = "10.00"  # the same, as it was written
+    run(by=erin, **how)
+    assert len(RAN) == 1
+
+
+def test_what_is_not_loaded_is_read_when_it_is_wanted(erin, bob) -> None:
+    pk = Customer.objects.create(name="Ada").pk
+    services.approve(held(by=erin, obj=Customer.objects.get(pk=pk)), by=bob)
+    run(by=erin, obj=Customer.objects.only("name").get(pk=pk))
+    assert len(RAN) == 1
 
 
 def test_a_rejection_is_told_and_cools_down(erin, bob) -> None:
