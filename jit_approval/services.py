@@ -100,7 +100,7 @@ def approve(
     """
     with transitions.durable() as alias:
         row, standing = voting.locked_for(by, approval_request, Status.APPROVED, alias)
-        row.weighed = row.weighed or bool(standing.on_behalf_of or standing.linked)
+        row.weighed = voting.is_weighed(row) or bool(standing.on_behalf_of or standing.linked)
         data = voting.cast(row, by, standing, Verdict.APPROVE, comment, alias)
         weighed = {"weighed": row.weighed}
         if not voting.quorum_is_met(row, alias):

@@ -112,6 +112,12 @@ def cast(
     return {**data, "on_behalf_of": on_behalf_of} if on_behalf_of else data
 
 
+def is_weighed(row: ApprovalRequest) -> bool:
+    """Tell whether SQL alone cannot count the votes. By the terms, too, which were compared with what was held."""
+    by_terms = bool(row.group_requirements) or row.object_permission is not None
+    return row.weighed or by_terms
+
+
 def quorum_is_met(row: ApprovalRequest, alias: str) -> bool:
     """Count the votes of deciders of this moment; the one just cast was checked under the lock."""
     if row.weighed:
@@ -128,7 +134,7 @@ def enough_votes(row: ApprovalRequest, alias: str) -> tuple[str, ...]:
     Raises:
         IllegalTransition: counted here, they do not suffice.
     """
-    if not row.weighed:
+    if not is_weighed(row):
         # The statement holds only for the row as it was read: a step taken since has another `audit_seq`.
         votes = policies.valid_votes_sql(policies.ways_of(row))
         return (f"required_approvals <= {votes}",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import Group
 from django.db import transaction
 
 from jit_approval import exceptions, services
@@ -166,6 +167,32 @@ def test_nobody_approves_what_was_rewritten_since_it_was_held(column) -> None:
         services.approve(row, by=bob)
     assert (factories.fresh(row).status, Decision.objects.count()) == ("pending", 0)
     assert services.reject(row, by=bob).status == Status.REJECTED
+
+
+def test_a_deadline_put_off_in_the_database_is_none() -> None:
+    bob = factories.decider()
+    row = factories.held()
+    later = row.decide_by + timedelta(days=30)
+    ApprovalRequest.objects.filter(pk=row.pk).update(due_at=later)
+    with pytest.raises(exceptions.RequestRewritten):
+        services.approve(row, by=bob)
+    assert (factories.fresh(row).status, Decision.objects.count()) == ("pending", 0)
+
+
+def test_groups_are_represented_whatever_the_row_says_of_how_votes_are_counted() -> None:
+    """`weighed` follows from the terms; no event says it."""
+    bob, sue = factories.decider(), factories.decider()
+    group = Group.objects.create(name="security")
+    group.user_set.add(sue)
+    row = factories.held(terms={"group_requirements": ((group.pk, "security", 1),)})
+    rows = ApprovalRequest.objects.filter(pk=row.pk)
+    rows.update(weighed=False)
+    assert services.approve(row, by=bob).status == Status.PENDING
+    assert services.approve(row, by=sue).status == Status.APPROVED
+    rows.update(weighed=False)
+    group.user_set.clear()
+    with pytest.raises(exceptions.IllegalTransition):
+        services.consume(factories.fresh(row), state_digest=factories.STATE)
 
 
 @pytest.mark.parametrize("held", [{"kind": "noted"}, {"body": ""}, {"body": "{}"}, {"sequence": 9}])

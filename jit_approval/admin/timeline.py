@@ -54,9 +54,8 @@ def is_sound(row: ApprovalRequest, events: Sequence[AuditEvent]) -> bool:
 
 def rewritten(row: ApprovalRequest, events: Iterable[AuditEvent]) -> list[str]:
     """Return what of the row is not what the event that the call was held says; of erased ones nothing is known."""
-    values = {name: getattr(row, name) for name in shown.COLUMNS}
     held = next((event for event in events if event.kind == "held"), None)
-    return ["held"] if held is None else shown.differing(values, held.body)
+    return ["held"] if held is None else shown.rewritten(row, held.body)
 
 
 def said(event: AuditEvent) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from jit_approval.audit import acts
 from jit_approval.exceptions import RequestRewritten
 from jit_approval.fingerprint import canonical_json
 from jit_approval.redaction import shorten, visible
+from jit_approval.states import Status
 
 COMMITTED = "shown"
 """The member of the event's `data` that has the commitment; events of before it came have none."""
@@ -110,11 +111,19 @@ def ensure_as_held(row: Any, body: str | None) -> None:
     Raises:
         RequestRewritten: it differs, or there is no such event.
     """
-    values = {name: getattr(row, name) for name in COLUMNS}
-    if not body or differing(values, body):
+    if not body or rewritten(row, body):
         raise RequestRewritten(
             "What is shown is not what was asked: it was rewritten in the database."
         )
+
+
+def rewritten(row: Any, body: str) -> list[str]:
+    """Return the columns of an open request that are not what the body of its `held` event says."""
+    named = differing({name: getattr(row, name) for name in COLUMNS}, body)
+    # The deadline in force is, until somebody decides, the one that was held; a nearer one lets nobody do more.
+    if row.status == Status.PENDING and row.due_at is not None and row.due_at > row.decide_by:
+        named.append("due_at")
+    return named
 
 
 def differing(row: Mapping[str, Any], body: str) -> list[str]:
