@@ -61,6 +61,8 @@ _INVISIBLE = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
     + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 )
+# MariaDB takes no JSON of more than 31.
+_LEVELS = 30
 _PLAIN = re.compile(r"[\x20-\x7e]*\Z")
 _ESCAPED = re.compile(r"\\u[0-9a-f]{4}|\\U[0-9a-f]{8}")
 _WORD_BREAK = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z0-9]+")
@@ -127,12 +129,17 @@ def redact(value: Any, extra: Iterable[str] = ()) -> Any:
     return value if isinstance(value, float) else str(value)
 
 
-def storable(value: Any) -> Any:
-    """Return redacted data as every database's JSON column takes it, and as it may be shown."""
+def storable(value: Any, *, levels: int = _LEVELS) -> Any:
+    """Return redacted data as every database's JSON column takes it, and as it may be shown.
+
+    What lies deeper than so many levels is text.
+    """
+    if isinstance(value, dict | list) and not levels:
+        return visible(json.dumps(value, ensure_ascii=False), keep_lines=True)
     if isinstance(value, dict):
-        return {visible(key): storable(item) for key, item in value.items()}
+        return {visible(key): storable(item, levels=levels - 1) for key, item in value.items()}
     if isinstance(value, list):
-        return [storable(item) for item in value]
+        return [storable(item, levels=levels - 1) for item in value]
     if isinstance(value, float):
         return str(value)  # NaN and Infinity are no JSON, and rounding would show another number
     return visible(value, keep_lines=True) if isinstance(value, str) else value

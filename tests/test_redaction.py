@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jit_approval.models import ApprovalRequest
 from jit_approval.redaction import REDACTED, as_text, is_sensitive, redact, storable, visible
+from tests import factories
 
 
 def words(text: str) -> list[str]:
@@ -150,6 +153,24 @@ def test_numbers_are_shown_in_full():
 def test_the_preview_is_capped():
     assert as_text("x" * 10, limit=12) == ('"xxxxxxxxxx"', False)
     assert as_text("x" * 11, limit=12) == ('"xxxxxxxxxxx', True)
+
+
+def nested(levels: int) -> Any:
+    value: Any = "deep\u202e"
+    for _ in range(levels):
+        value = {"a": [value]}
+    return value
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("levels", [1, 14, 15, 16, 17, 100])
+def test_what_is_storable_is_kept_by_every_database_however_deep(levels):
+    factories.decider()
+    row = factories.held(context=storable(nested(levels)))
+    kept = ApprovalRequest.objects.get(pk=row.pk).context
+    assert kept == storable(nested(levels))
+    assert "deep" in json.dumps(kept)
+    assert "\u202e" not in json.dumps(kept, ensure_ascii=False)
 
 
 @given(st.dictionaries(st.text(max_size=3), st.floats() | SCALARS, max_size=3))
