@@ -508,7 +508,7 @@ def test_messages_without_links_are_warned_of_in_deployment_only():
     assert found(deploy=True, JIT_APPROVAL={"BASE_URL": "https://x.example"}) == []
 
 
-# --- E011, E012, E013, W001: databases -------------------------------------------------------------------
+# --- E011, E012, E013, E015, W001: databases --------------------------------------------------------------
 
 
 def test_a_database_of_another_kind_is_an_error(monkeypatch):
@@ -549,6 +549,23 @@ def test_what_is_read_together_lives_in_one_database(label):
 
 def test_other_apps_may_live_anywhere():
     assert found(DATABASE_ROUTERS=[Router("testapp")]) == []
+
+
+@pytest.mark.parametrize(
+    ("vendor", "zone", "findings"),
+    [
+        ("mysql", "Europe/Berlin", ["E015"]),
+        ("sqlite", "America/New_York", ["E015"]),
+        ("postgresql", "Europe/Berlin", []),
+        ("mysql", "UTC", []),
+        ("mysql", None, []),
+    ],
+)
+def test_a_database_that_keeps_local_times_is_an_error(monkeypatch, vendor, zone, findings):
+    monkeypatch.setattr(connection, "vendor", vendor)
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {"transaction_mode": "IMMEDIATE"})
+    monkeypatch.setitem(connection.settings_dict, "TIME_ZONE", zone)
+    assert found() == findings
 
 
 def test_a_user_model_without_permissions_is_an_error():

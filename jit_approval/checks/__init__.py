@@ -16,6 +16,7 @@
 | jit_approval.E012 | tables that are read together are routed to different databases |
 | jit_approval.E013 | the user model lacks what deciders are found by |
 | jit_approval.E014 | `AUDIT_APPEND_ONLY` is off, and DEBUG too |
+| jit_approval.E015 | the database keeps times in another zone than UTC |
 | jit_approval.W001 | SQLite without `transaction_mode` IMMEDIATE |
 | jit_approval.W002 | no `BASE_URL`: messages carry no links (`check --deploy`) |
 | jit_approval.W003 | gated view with a `dispatch()` or `check_permissions()` of its own |

@@ -17,13 +17,14 @@ from jit_approval import policies
 
 _VENDORS = ("postgresql", "mysql", "sqlite")
 _SERIALISED = ("IMMEDIATE", "EXCLUSIVE")
+_UTC = ("UTC", "Etc/UTC")
 _COLUMNS = ("is_active", "is_superuser")
 _RELATIONS: dict[str, type[models.Model]] = {"groups": Group, "user_permissions": Permission}
 
 
 def check() -> list[CheckMessage]:
     """Return what is wrong with the database, the routing and the user model."""
-    return [*_vendor(), *_routing(), *_user_model()]
+    return [*_vendor(), *_zone(), *_routing(), *_user_model()]
 
 
 def _vendor() -> Iterator[CheckMessage]:
@@ -42,6 +43,21 @@ def _vendor() -> Iterator[CheckMessage]:
             hint='Add "OPTIONS": {"transaction_mode": "IMMEDIATE"}, and journal_mode=WAL.',
             id="jit_approval.W001",
         )
+
+
+def _zone() -> Iterator[CheckMessage]:
+    """PostgreSQL keeps moments; the others keep what a clock on the wall shows, and are asked for it in UTC."""
+    alias = policies.database()
+    connection = connections[alias]
+    zone = connection.settings_dict.get("TIME_ZONE")
+    if connection.vendor == "postgresql" or zone is None or zone in _UTC:
+        return
+    yield Error(
+        f"Database {alias!r} keeps times in the zone {zone}: deadlines and delegations would end hours "
+        "early, or late.",
+        hint="Leave TIME_ZONE out of the database's settings. That of the project may be any.",
+        id="jit_approval.E015",
+    )
 
 
 def _is_serialised(database: Any) -> bool:
