@@ -87,6 +87,14 @@ def _is_hidden(character: str) -> bool:
     return character in _INVISIBLE or unicodedata.category(character) in _HIDDEN_CATEGORIES
 
 
+def spelled(text: str) -> str:
+    """Return `text` in printable ASCII, the rest as escapes: as `visible` returns it or not, it is the same.
+
+    Which characters `visible` leaves changes with the Unicode that Python knows: 3.12 has letters that 3.11 has not.
+    """
+    return "".join(each if " " <= each <= "~" else _escape(each) for each in text)
+
+
 def seen(text: str) -> str:
     """Return what `visible` left as it was: an escape stands for something that nobody could see."""
     return _ESCAPED.sub("", text)

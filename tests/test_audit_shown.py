@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from jit_approval import erasure, services
+from jit_approval import erasure, redaction, services
 from jit_approval.audit import shown
 from jit_approval.calls import Step
 from jit_approval.fingerprint import CALL_FIELDS, bind
@@ -124,6 +126,34 @@ def test_every_column_that_is_shown_or_bound_is_compared(column: str) -> None:
     body = body_of(row)
     ApprovalRequest.objects.filter(pk=row.pk).update(**{column: CHANGES[column]})
     assert shown.differing(as_stored(row), body)
+
+
+@pytest.mark.parametrize(
+    "name", ["erin\U00011f04", "e" * 140 + "\U00011f04", "\u202e" * 100, "zoë"]
+)
+@pytest.mark.parametrize("is_letter", [True, False])
+def test_a_name_is_the_same_whichever_unicode_either_process_knows(
+    monkeypatch: pytest.MonkeyPatch, name: str, is_letter: bool
+) -> None:
+    """Kawi came with Unicode 15, and Python 3.12: the requester's process had it, or the decider's."""
+
+    def know(is_known: bool) -> None:
+        real = unicodedata.category
+        kinds = {True: "Lo", False: "Cn"}
+        known = SimpleNamespace(
+            category=lambda each: kinds[is_known] if each == "\U00011f04" else real(each)
+        )
+        monkeypatch.setattr(redaction, "unicodedata", known)
+
+    bob, erin = factories.decider(), factories.user(name)
+    know(is_letter)
+    row = factories.held(erin)
+    know(not is_letter)
+    assert shown.differing(as_stored(row), body_of(row)) == []
+    ApprovalRequest.objects.filter(pk=row.pk).update(requester_label=row.requester_label[:-1])
+    assert shown.differing(as_stored(row), body_of(row)) == ["requester_label"]
+    ApprovalRequest.objects.filter(pk=row.pk).update(requester_label=row.requester_label)
+    assert services.approve(row, by=bob).status == "approved"
 
 
 def test_an_account_given_to_a_request_afterwards_is_another_and_one_removed_is_none() -> None:

@@ -27,7 +27,6 @@ from django.db.models.functions import Cast
 from jit_approval.audit import shown
 from jit_approval.audit.findings import Kind
 from jit_approval.models import ApprovalRequest, AuditEvent, Decision
-from jit_approval.redaction import visible
 from jit_approval.states import Outcome, Status, Verdict
 
 _AT_ONCE = 500
@@ -223,10 +222,11 @@ def _of_voter(vote: Row, event: Event) -> dict[str, Any]:
         return {}
     by, data = body["by"], body["data"]
     said = {
-        "decider_label": visible(by["label"])[:254],
         "comment": data.get("comment", ""),
         "on_behalf_of": data.get("on_behalf_of", []),
     }
+    if not shown.is_of_name(vote["decider_label"], by["label"]):
+        said["decider_label"] = by["label"]
     if "person" in by:
         said["person"] = by["person"]
     if vote["decider_id"] is not None and str(vote["decider_id"]) != by["pk"]:

@@ -16,7 +16,7 @@ from typing import Any
 from jit_approval.audit import acts
 from jit_approval.exceptions import RequestRewritten
 from jit_approval.fingerprint import canonical_json
-from jit_approval.redaction import shorten, visible
+from jit_approval.redaction import shorten, spelled
 from jit_approval.states import Status
 
 COMMITTED = "shown"
@@ -25,6 +25,8 @@ ERASURE = acts.ERASURE
 """The action of a gated erasure: what it was about is taken out of its row once it is done."""
 GONE: Mapping[str, Any] = {"payload": "", "context": {}, "parts": {}, "state_parts": {}}
 """What is left then of what is committed to; without the parts, nobody finds out by trying what it was."""
+LONGEST_LABEL = 254
+"""Characters of somebody's name that a row keeps."""
 LONGEST_PATH = 2000
 """Characters of a path that an event keeps."""
 
@@ -151,9 +153,16 @@ def _is_as_shown(row: Mapping[str, Any], committed: Any) -> bool:
     return is_done and all(row[name] == value for name, value in GONE.items())
 
 
+def is_of_name(label: str, name: str) -> bool:
+    """Tell whether what a row keeps of a name is of this one, whatever Unicode the process knew that wrote it."""
+    kept, whole = spelled(label), spelled(name)
+    return kept == (whole[: len(kept)] if len(label) >= LONGEST_LABEL else whole)
+
+
 def _of_who(by: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return, by column, what it is and what the event says of the requester."""
-    said = {"requester_label": (row["requester_label"], visible(by["label"])[:254])}
+    label = row["requester_label"]
+    said = {"requester_label": (label, label if is_of_name(label, by["label"]) else by["label"])}
     if row["requester_id"] is not None:  # the account may be gone
         said["requester_id"] = (str(row["requester_id"]), by["pk"])
     if "person" in by:
