@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Any
-from uuid import UUID
 
+from django.contrib.auth import get_user_model
 from django.db import IntegrityError, connections, models
 
 from jit_approval import policies, prepared, transitions
 from jit_approval.audit import shown
-from jit_approval.exceptions import AlreadyDecided, IllegalTransition
+from jit_approval.exceptions import AlreadyDecided, IllegalTransition, MayNotDecide
 from jit_approval.models import ApprovalRequest, AuditEvent, Decision
 from jit_approval.policies import delegations
 from jit_approval.redaction import visible
@@ -18,11 +18,15 @@ from jit_approval.states import Status, Verdict
 
 
 def _held_body_sql(alias: str) -> str:
-    """Return SQL of what the trail says was asked, beside the request itself."""
+    """Return SQL of what the trail says was asked, beside the request itself; NULL where it says that it is over."""
     quote = connections[alias].ops.quote_name
     events, requests = (quote(model._meta.db_table) for model in (AuditEvent, ApprovalRequest))
+    moved = (
+        f"SELECT 1 FROM {events} x WHERE x.approval_request_id = {requests}.id "  # noqa: S608
+        "AND x.sequence > 1 AND x.target <> ''"
+    )
     return (
-        f"(SELECT CASE WHEN e.kind = 'held' THEN e.body END FROM {events} e"  # noqa: S608
+        f"(SELECT CASE WHEN e.kind = 'held' AND NOT EXISTS ({moved}) THEN e.body END FROM {events} e"  # noqa: S608
         f" WHERE e.approval_request_id = {requests}.id AND e.sequence = 1)"
     )
 
@@ -55,29 +59,24 @@ def locked_for(
 
     What was rewritten since it was held is not approved: who did so has shown something else than was asked.
     """
-    row = _locked(by, approval_request.pk, policies.ways_of(approval_request), alias)
+    if not isinstance(by, get_user_model()) or by.pk is None:
+        raise MayNotDecide("You are not among the deciders of this request.")
+    # Ways that came since it was read only cost more: without authority by those asked here, all are asked.
+    key = policies.user_key(by, alias)
+    row = transitions.the(
+        _with_authority(policies.ways_of(approval_request)).rows(
+            using=alias,
+            where={"id": approval_request.pk},
+            tail=transitions.for_update(alias),
+            extras_params=(key, key, key),
+        )
+    )
     own, delegates = bool(row.own), bool(row.delegates)  # type: ignore[attr-defined]
     standing = policies.ensure_may_decide(by, row, own=own, delegates=delegates)
     transitions.ensure_legal(row, target)
     if target is Status.APPROVED:
         shown.ensure_as_held(row, row.held_body)  # type: ignore[attr-defined]
     return row, standing
-
-
-def _locked(by: Any, pk: UUID, ways: policies.Ways, alias: str) -> ApprovalRequest:
-    key = policies.user_key(by, alias)
-    row = transitions.the(
-        _with_authority(ways).rows(
-            using=alias,
-            where={"id": pk},
-            tail=transitions.for_update(alias),
-            extras_params=(key, key, key),
-        )
-    )
-    # Fewer ways than there are give no authority that is not there; but what there is must count.
-    if policies.ways_of(row) != ways:
-        return _locked(by, pk, policies.ways_of(row), alias)
-    return row
 
 
 def cast(

@@ -85,6 +85,16 @@ def test_a_critical_call_stays_one_though_its_row_says_otherwise(
     ensure_refused(row, caplog, "Its events are not all there")
 
 
+def test_an_approval_that_was_taken_back_stays_so_whatever_the_row_says(
+    key: notes.Verifier, row: ApprovalRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    usable_until = factories.fresh(row).usable_until
+    services.revoke(row, by=row.requester)
+    as_before = {"status": "approved", "open_key": row.fingerprint, "due_at": usable_until}
+    ApprovalRequest.objects.update(**as_before)
+    ensure_refused(row, caplog, "That it was approved, and still is")
+
+
 def test_a_call_that_is_not_critical_waits_for_no_seal(key: notes.Verifier) -> None:
     bob = factories.decider("bob")
     made = factories.held(factories.user("erin"), terms={"severity": "high"})

@@ -31,7 +31,7 @@ from jit_approval.models import (
     EscalatedDecider,
     PolicyUserPermission,
 )
-from jit_approval.policies import authority
+from jit_approval.policies import authority, holders
 from jit_approval.states import Status, Verdict
 from tests import factories
 from tests.live_histories import Undone
@@ -325,15 +325,15 @@ def _ensure_holders(world: World, said: Said) -> None:
     model = get_user_model()
     for policy in [None, *world.policies]:
         key = policy.pk if policy else None
-        holders = said.holders(policy)
+        those = said.holders(policy)
         deciders = {user.pk for user in said.users.values() if said.holds(user, policy)}
         ways = {True: (key, key)} | ({False: ()} if policy is None else {})
         for of_policy, params in ways.items():
-            sql = authority.holders_sql("default", model, of_policy=of_policy)
+            sql = holders.holders_sql("default", model, of_policy=of_policy)
             with connection.cursor() as cursor:
                 cursor.execute(sql, params)
-                assert {found for (found,) in cursor.fetchall()} == holders, policy
-            sql = authority.is_decider_sql("default", model, of_policy=of_policy)
+                assert {found for (found,) in cursor.fetchall()} == those, policy
+            sql = holders.is_decider_sql("default", model, of_policy=of_policy)
             assert _users(sql, params) == deciders, policy
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import AnonymousUser, Group
 from django.db import transaction
 
 from jit_approval import exceptions, services
@@ -203,6 +203,36 @@ def test_nobody_approves_what_the_trail_does_not_know(held) -> None:
     with pytest.raises(exceptions.RequestRewritten):
         services.approve(row, by=bob)
     assert (factories.fresh(row).status, Decision.objects.count()) == ("pending", 0)
+
+
+@pytest.mark.parametrize("end", [services.cancel, services.reject, services.expire])
+def test_nobody_approves_what_was_over_and_was_set_back_in_the_database(end) -> None:
+    bob = factories.decider()
+    factories.decider()
+    row = factories.held()
+    if end is services.cancel:
+        services.cancel(row, by=row.requester)
+    elif end is services.reject:
+        services.reject(row, by=bob)
+    else:
+        make_overdue(row)
+        services.expire(row)
+    ahead = row.decide_by - timedelta(seconds=1)
+    as_before = {"status": "pending", "open_key": row.fingerprint, "due_at": ahead}
+    ApprovalRequest.objects.filter(pk=row.pk).update(**as_before)
+    with pytest.raises(exceptions.RequestRewritten):
+        services.approve(row, by=factories.decider())
+    assert factories.fresh(row).status == Status.PENDING
+
+
+@pytest.mark.parametrize("service", [services.approve, services.reject])
+def test_who_has_no_account_decides_nothing(service) -> None:
+    factories.decider()
+    row = factories.held()
+    for nobody in (AnonymousUser(), factories.user().__class__(is_superuser=True), object()):
+        with pytest.raises(exceptions.MayNotDecide):
+            service(row, by=nobody)
+    assert factories.fresh(row).status == Status.PENDING
 
 
 def test_quorum_counts_persons_who_are_deciders_still() -> None:

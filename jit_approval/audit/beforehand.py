@@ -111,8 +111,8 @@ def _ensure_led_here(said: Sequence[Any], row: ApprovalRequest) -> None:
     held = [body["data"]["fingerprint"] for body in said if body["kind"] == "held"]
     if held != [row.fingerprint]:
         raise _Doubt("What was signed is about another call.")
-    if not any(body.get("to") == Status.APPROVED for body in said):
-        raise _Doubt("That it was approved is not among what was signed.")
+    if [body["to"] for body in said if body.get("to")][-1:] != [Status.APPROVED]:
+        raise _Doubt("That it was approved, and still is, is not what was signed.")
 
 
 def _ensure_as_held(body: str, row: ApprovalRequest, alias: str) -> None:
