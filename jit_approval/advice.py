@@ -43,7 +43,7 @@ _INSTRUCTIONS = {
     ),
     "payload_too_large": "Nothing was done. Send less at once.",
     "not_found": (
-        "Nothing was done. This Approval-Id is unknown, or another account's. Leave it out to ask anew."
+        "Nothing was done. This id is unknown, or another account's. Leave out an Approval-Id to ask anew."
     ),
     "gate_unavailable": "Nothing was done. Send the identical call again in a while.",
 }

@@ -133,9 +133,9 @@ def slow_down() -> Problem:
     )
 
 
-def not_found() -> Problem:
+def not_found(what: str = "approval request") -> Problem:
     """Return the one answer to an id that is unknown, malformed or somebody else's."""
-    return Problem("not_found", "There is no such approval request.", executed=False)
+    return Problem("not_found", f"There is no such {what}.", executed=False)
 
 
 def invalid(detail: str) -> Problem:

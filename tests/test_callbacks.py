@@ -161,7 +161,8 @@ def test_others_endpoints_do_not_exist(erin, settings):
     assert eve.get(f"{URL}{made['id']}/").status_code == 404
     assert eve.delete(f"{URL}{made['id']}/").status_code == 404
     assert eve.get(URL).json() == {"results": []}
-    assert client(erin).get(f"{URL}nonsense/").status_code == 404
+    answer = client(erin).get(f"{URL}nonsense/")
+    assert (answer.status_code, answer.json()["detail"]) == (404, "There is no such callback.")
     assert APIClient().post(URL, {"url": "https://hooks.example.com/"}).status_code in (401, 403)
 
 

@@ -564,7 +564,13 @@ def test_the_command_waits_and_prints_the_answer(
 
 
 @pytest.mark.parametrize(
-    "wrong", [["-d", "@/nowhere/at/all"], ["--reason", "two\nlines"], ["--agent", "a\x7f"]]
+    "wrong",
+    [
+        ["-d", "@/nowhere/at/all"],
+        ["--reason", "two\nlines"],
+        ["--agent", "a\x7f"],
+        ["-H", "X: a\nb"],
+    ],
 )
 def test_what_cannot_be_sent_is_wrong_usage_and_no_answer(wrong, capsys) -> None:
     with pytest.raises(SystemExit) as caught:

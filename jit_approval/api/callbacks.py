@@ -58,7 +58,7 @@ def _the(request: Request, text: str) -> Callback:
     try:
         return _own(request).get(pk=UUID(text))
     except (ValueError, Callback.DoesNotExist):
-        raise problems.not_found() from None
+        raise problems.not_found("callback") from None
 
 
 def _asked(request: Request) -> tuple[str, str]:

@@ -124,7 +124,7 @@ def _header(text: str) -> tuple[str, bytes]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
         raise argparse.ArgumentTypeError("a header is written as Name: value")
-    return name.strip(), value.strip().encode()
+    return name.strip(), _line(value.strip()).encode()
 
 
 def _data(text: str) -> bytes:
