@@ -50,14 +50,13 @@ def pytest_report_header() -> list[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what needs a service this run was not given."""
     left_out = _left_out()
-    deselected = [
-        item
-        for item in items
-        if any(map(item.get_closest_marker, left_out)) or _is_the_same_everywhere(item)
-    ]
-    if deselected:
-        config.hook.pytest_deselected(items=deselected)
-        items[:] = [item for item in items if item not in set(deselected)]
+    here, elsewhere = [], []
+    for item in items:
+        out = any(map(item.get_closest_marker, left_out)) or _is_the_same_everywhere(item)
+        (elsewhere if out else here).append(item)
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = here
 
 
 @pytest.fixture(scope="session")
