@@ -37,7 +37,7 @@ from tests import factories
 from tests.live_histories import Undone
 from tests.testapp.models import Account, Customer
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 SEED = environ.get("JIT_TEST_SEED", "1")
 ROUNDS = max(int(environ.get("JIT_TEST_ROUNDS", "0")) // 10, 6)
 
