@@ -20,7 +20,7 @@ from django.db import connection, connections, transaction
 from django.test import override_settings
 
 from jit_approval import clock, prepared, services
-from jit_approval.audit import chain, keys, live, seal
+from jit_approval.audit import chain, keys, live, seal, shown
 from jit_approval.models import ApprovalRequest, AuditEvent
 from tests import factories
 from tests.benchmarks import scenes
@@ -80,6 +80,8 @@ def _no_trail() -> Iterator[None]:
     with (
         mock.patch.object(prepared, "insert", but_events),
         mock.patch.object(chain, "next_event", nothing),
+        # There is no event to compare the request with; that it is done counts as the trail's.
+        mock.patch.object(shown, "ensure_as_held", lambda row, body: None),
     ):
         yield
 
