@@ -104,9 +104,11 @@ def _decorated(options: Options, view: Any) -> Any:
 
 def _on_function(options: Options, view: Callable[..., Any]) -> Callable[..., Any]:
     _ensure_sync(view, view)
-    if any(name.upper() in gated.SAFE_METHODS for name in options.methods or ()):
-        # It does something where others only read; of the other methods it may do the same.
-        options = replace(options, methods=tuple(sorted(gated.KNOWN_METHODS)))
+    told = options.methods or ()
+    if any(str(name).upper() in ("GET", "HEAD") for name in told):
+        # It does something where others only read; of the other methods it may do the same. What is no
+        # method stays among them, for the check to name.
+        options = replace(options, methods=(*told, *sorted(gated.KNOWN_METHODS)))
     gate = _gate_for(getattr(view, "__name__", type(view).__name__), view, options)
 
     @functools.wraps(view)

@@ -11,7 +11,7 @@ from django.contrib.auth.mixins import PermissionRequiredMixin
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.http import Http404, HttpResponse, JsonResponse
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import path
 from django.views import View
 from django.views.generic import DeleteView
@@ -184,6 +184,20 @@ def test_methods_of_ones_own_choice_are_held(erin, bob) -> None:
     assert row.action == "reports.export"
     assert erin.get("/export/").json() == {"rows": 3}
     assert RAN == ["export"]
+
+
+@pytest.mark.parametrize("methods", [["GET", "FETCH"], ["OPTIONS"], ["get", 5]])
+def test_what_is_no_method_that_can_be_held_is_an_error_and_runs_nothing(erin, methods) -> None:
+    @requires_approval(methods=methods)
+    def view(request: Any) -> HttpResponse:
+        RAN.append("view")
+        return HttpResponse()
+
+    request = RequestFactory().get("/")
+    request.user = factories.user()
+    with pytest.raises(ImproperlyConfigured, match="cannot be gated"):
+        view(request)
+    assert RAN == []
 
 
 def test_others_refuse_first_and_the_anonymous_open_nothing() -> None:
